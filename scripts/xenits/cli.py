@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command lines of ``scripts/run`` and ``scripts/test``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from . import devices as devices_module
+from . import pipeline, qemu, report
+from .errors import StepError
+from .layout import new_run_dir
+from .steps import Steps
+
+_ABOUT = """\
+Build Xen with the GICv3 ITS component, boot Linux on it as Dom0 on QEMU,
+exercise its PCI devices, and report the interrupts that arrived.
+
+A first run installs what the host lacks, fetches and verifies Xen's source and
+takes some minutes; later runs re-do only what changed. Everything that is
+downloaded or built is in ${XDG_CACHE_HOME:-~/.cache}/xen-its; removing that
+folder is a fresh start.
+"""
+
+_EXAMPLES = """\
+examples:
+  scripts/run                                the usual: Rust ITS, one NVMe, two CPUs
+  scripts/run --its=c                        the same boot on upstream's C ITS
+  scripts/run --devices nvme=4,queues=8,virtio-net=3 --smp 4
+  scripts/run --shell                        look around in Dom0 yourself
+  scripts/run --tree ~/src/xen --release     with your own Xen, upstream included
+  scripts/run --build-only | tail -n 2       paths of the image and of its symbols
+
+exit status: 0 the boot passed, 1 it failed or a step did, 2 wrong options.
+"""
+
+
+def run_parser() -> argparse.ArgumentParser:
+    """Options of ``scripts/run``."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/run",
+        description=_ABOUT,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    xen = parser.add_argument_group("which Xen")
+    xen.add_argument("--its", choices=["rust", "c"], default="rust", help="the ITS to build in (default: rust)")
+    xen.add_argument("--tree", type=Path, metavar="PATH", help="build your own Xen tree; it is copied, never changed")
+    xen.add_argument(
+        "--config", type=Path, metavar="FRAGMENT", action="append", default=[], dest="fragments",
+        help="Kconfig lines to add; may be repeated, the last one wins",
+    )  # fmt: skip
+    kind = xen.add_mutually_exclusive_group()
+    kind.add_argument("--debug", dest="debug", action="store_true", default=True, help="a debug build (the default)")
+    kind.add_argument("--release", dest="debug", action="store_false", help="a release build")
+    box = parser.add_argument_group("which machine")
+    box.add_argument("--gic", type=int, choices=[3, 4], default=3, help="version of the GIC (default: 3)")
+    box.add_argument("--smp", type=int, default=2, metavar="N", help="CPUs, 1 to 64 (default: 2)")
+    box.add_argument(
+        "--devices", default="nvme=1", metavar="LIST",
+        help="Dom0's PCI devices: nvme[=N][,queues=M],virtio-net=N,ivshmem=N, or none (default: nvme=1)",
+    )  # fmt: skip
+    box.add_argument("--xen-args", default="", metavar="ARGS", help="append to Xen's command line")
+    box.add_argument("--dom0-args", default="", metavar="ARGS", help="append to Dom0's kernel command line")
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "--test", default="smoke", metavar="NAME[,OPT=VAL]", help="scenario that Dom0 runs (default: smoke)"
+    )
+    what.add_argument("--shell", action="store_true", help="no test: Dom0's console on this terminal, ctrl-a x quits")
+    what.add_argument(
+        "--build-only", action="store_true",
+        help="build, and print the paths of the Xen image and of its symbol file as the last two lines",
+    )  # fmt: skip
+    what.add_argument("--timeout", type=float, default=120, metavar="S", help="stop a hanging boot (default: 120 s)")
+    what.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
+    return parser
+
+
+def run_command(argv: list[str]) -> int:
+    """``scripts/run``."""
+    parser = run_parser()
+    args = parser.parse_args(argv)
+    if not 1 <= args.smp <= 64:
+        parser.error("--smp takes 1 to 64")
+    options = pipeline.Options(
+        its=args.its,
+        gic=args.gic,
+        smp=args.smp,
+        devices=args.devices,
+        test=args.test,
+        debug=args.debug,
+        tree=args.tree,
+        fragments=args.fragments,
+        xen_args=shlex.split(args.xen_args),
+        dom0_args=shlex.split(args.dom0_args),
+        limit=args.timeout,
+    )
+    devices_module.parse(options.devices)
+    logs = new_run_dir()
+    try:
+        if args.build_only:
+            image = pipeline.build_xen(options, Steps(pipeline.BUILD_STEPS, logs), with_qemu=False)
+            print(image.xen)
+            print(image.syms)
+            return 0
+        if args.shell:
+            options.test = "shell"
+            steps = Steps(pipeline.BUILD_STEPS + pipeline.BOOT_STEPS - 1, logs)
+            pipeline.build_xen(options, steps, with_qemu=True)
+            machine = pipeline.machine(options, steps)
+            print("Dom0's console follows; ctrl-a x quits, ctrl-a ctrl-a... reaches Xen's own console.\n", flush=True)
+            return qemu.shell(machine, logs)
+        boot = pipeline.run(options, logs)
+        problems = boot.problems()
+        print(report.render(boot, options.its, options.label(), problems))
+        return 1 if problems else 0
+    finally:
+        if args.keep_logs:
+            keep_logs(logs, args.keep_logs)
+
+
+def keep_logs(logs: Path, target: Path) -> None:
+    """Copy the logs of a run, without the images that lie beside them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(logs.iterdir()):
+        if path.suffix in (".log", ".cmd", ".config"):
+            shutil.copy2(path, target / path.name)
+
+
+def test_command(argv: list[str]) -> int:
+    """``scripts/test``."""
+    raise StepError("scripts/test is not there yet")
+
+
+def main(argv: list[str]) -> int:
+    """Entry point: the first word is the command."""
+    commands = {"run": run_command, "test": test_command}
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        return commands[argv[0]](argv[1:])
+    except StepError as error:
+        print(f"\n{error.render()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130

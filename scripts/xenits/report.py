@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The short report at the end of a run."""
+
+from __future__ import annotations
+
+from .console import Console
+from .qemu import Boot
+
+ROWS = 24
+"""Interrupts listed one by one; many more are summed up by name."""
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    """Rows in columns: the first two to the left, numbers to the right."""
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(widths[i]) if i < 3 else cell.rjust(widths[i]) for i, cell in enumerate(row)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return lines
+
+
+def interrupts(console: Console) -> list[str]:
+    """Interrupts per vector as Dom0 counted them."""
+    if not console.interrupts:
+        return ["  none reported"]
+    cpus = max(len(i.counts) for i in console.interrupts)
+    shown = console.interrupts
+    lines = []
+    if len(shown) > ROWS:
+        busy = [i for i in shown if i.total]
+        lines.append(f"  {len(shown)} vectors, {len(busy)} of them fired; the {ROWS} busiest:")
+        shown = sorted(busy, key=lambda i: -i.total)[:ROWS]
+    head = ["irq", "source", "vector", *(f"cpu{n}" for n in range(cpus)), "total"]
+    rows = [[i.irq, i.source, i.name, *map(str, i.counts), *[""] * (cpus - len(i.counts)), str(i.total)] for i in shown]
+    total = sum(i.total for i in console.interrupts)
+    lines += _table([head, *rows])
+    lines.append(f"  sum over {len(console.interrupts)} vectors: {total}")
+    return lines
+
+
+def stats(console: Console, its: str) -> list[str]:
+    """LPIs and commands as Xen's side counted them."""
+    if not console.stats:
+        return ["  the C version keeps no counters" if its == "c" else "  Xen printed no 'ITS: stats' line"]
+    lines = []
+    for domain, values in console.stats.items():
+        lines.append(f"  {domain}: " + "  ".join(f"{key}={value}" for key, value in values.items()))
+    return lines
+
+
+def render(boot: Boot, its: str, label: str, problems: list[str]) -> str:
+    """All of the report; its last line is PASS or FAIL."""
+    console = boot.console
+    passed = sum(c.passed for c in console.checks)
+    lines = [
+        "",
+        f"Dom0 on the {'Rust' if its == 'rust' else 'C'} ITS: {label}",
+        f"  {boot.ended} after {boot.seconds:.1f} s",
+        "",
+        "Interrupts as Dom0 saw them:",
+        *interrupts(console),
+        "",
+        "ITS as Xen counted it:",
+        *stats(console, its),
+        "",
+        f"Checks in Dom0: {passed} of {console.plan if console.plan is not None else '?'} passed",
+        *(f"  {'ok    ' if c.passed else 'not ok'} {c.name}  {c.detail}".rstrip() for c in console.checks),
+        "",
+    ]
+    if problems:
+        lines += ["FAIL"] + [f"  - {p}" for p in problems]
+        lines.append(f"  serial log: {boot.serial}")
+    else:
+        lines.append("PASS")
+    return "\n".join(lines)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The Rust toolchain: rustup is the user's, the targets are ours to add."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from .errors import StepError
+from .layout import REPO, cache_root, locked
+from .shell import output, run
+
+XEN_TARGET = "aarch64-unknown-none-softfloat"
+DOM0_TARGET = "aarch64-unknown-linux-musl"
+
+
+def add_cargo_to_path() -> None:
+    """rustup's own folder, for shells that did not read its profile."""
+    cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "bin"
+    if not shutil.which("rustup") and (cargo / "rustup").exists():
+        os.environ["PATH"] = f"{cargo}:{os.environ['PATH']}"
+
+
+def ensure_targets(targets: list[str], log: Path) -> list[str]:
+    """Add the compilation targets that are missing; gives those that were added."""
+    add_cargo_to_path()
+    if not shutil.which("cargo"):
+        raise StepError("cargo is not installed", hint="install Rust with rustup (https://rustup.rs).")
+    if not shutil.which("rustup"):
+        # A distribution's own toolchain: it either has the target or it does not.
+        sysroot = Path(output(["rustc", "--print", "sysroot"], log).strip())
+        lacking = [t for t in targets if not (sysroot / "lib/rustlib" / t).is_dir()]
+        if lacking:
+            raise StepError(
+                f"this Rust has no target {' '.join(lacking)}, and there is no rustup to add it",
+                hint="install Rust with rustup (https://rustup.rs).",
+            )
+        return []
+    with locked("rustup"):
+        have = output(["rustup", "target", "list", "--installed"], log, cwd=REPO).split()
+        lacking = [t for t in targets if t not in have]
+        for target in lacking:
+            argv = ["rustup", "target", "add", target]
+            try:
+                run(argv, log, cwd=REPO)
+            except StepError:
+                run(argv, log, cwd=REPO, what=f"rustup cannot add {target} (tried twice)")
+    return lacking
+
+
+def version(log: Path) -> str:
+    """What the compiler says of itself: another compiler means another build."""
+    add_cargo_to_path()
+    return output(["rustc", "-vV"], log, cwd=REPO)
+
+
+def target_dir() -> Path:
+    """Where cargo builds for our tests; outside of the repository."""
+    own = os.environ.get("CARGO_TARGET_DIR")
+    return Path(own) if own else cache_root() / "target"
