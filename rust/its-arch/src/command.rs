@@ -5,6 +5,7 @@
 //! command does not use are RES0: [`Command::decode`] ignores them and
 //! [`Command::encode`] writes zero.
 
+use crate::field::{low5, low35, low44};
 use crate::ids::{CollectionId, DeviceId, EventBits, EventId, GuestPa, Intid};
 use bitfield_struct::bitfield;
 use core::fmt;
@@ -161,7 +162,7 @@ struct Dw1Event {
 /// DW1 of MAPD.
 #[bitfield(u64)]
 struct Dw1Mapd {
-    #[bits(5)]
+    #[bits(5, into = low5)]
     size: u8,
     #[bits(59)]
     __: u64,
@@ -172,7 +173,7 @@ struct Dw1Mapd {
 struct Dw2Mapd {
     __: u8,
     /// Bits 51:8 of the ITT's address.
-    #[bits(44)]
+    #[bits(44, into = low44)]
     itt: u64,
     #[bits(11)]
     __: u64,
@@ -184,7 +185,7 @@ struct Dw2Mapd {
 #[bitfield(u64)]
 struct DwTarget {
     icid: u16,
-    #[bits(35)]
+    #[bits(35, into = low35)]
     rdbase: u64,
     #[bits(12)]
     __: u64,

@@ -5,6 +5,7 @@
 //! Offsets are in bytes from the base of the RD_base frame. A `WRITE_MASK` has
 //! a one for each bit that software can change.
 
+use crate::field::{low2, low5, low36, low40};
 use crate::ids::{GuestPa, IdBits, Intid};
 use crate::memory::{Cacheability, Shareability};
 use bitfield_struct::bitfield;
@@ -86,12 +87,12 @@ pub struct GicrTyper {
     /// Bits 23:8: the number that `RDbase` uses with `GITS_TYPER.PTA` = 0.
     pub processor_number: u16,
     /// Bits 25:24: which Redistributors share the configuration table.
-    #[bits(2)]
+    #[bits(2, into = low2)]
     pub common_lpi_aff: u8,
     /// Bit 26, VSGI (GICv4.1).
     pub vsgi: bool,
     /// Bits 31:27: how many extended PPIs there are.
-    #[bits(5)]
+    #[bits(5, into = low5)]
     pub ppi_num: u8,
     /// Bits 63:32: Aff3 in 31:24 down to Aff0 in 7:0.
     pub affinity: u32,
@@ -103,7 +104,7 @@ pub struct GicrTyper {
 #[derive(PartialEq, Eq)]
 pub struct PropBaser {
     /// Bits 4:0, IDbits: INTID bits, minus one. See [`PropBaser::intid_bits`].
-    #[bits(5)]
+    #[bits(5, into = low5)]
     pub id_bits: u8,
     #[bits(2)]
     __: u8,
@@ -114,7 +115,7 @@ pub struct PropBaser {
     #[bits(2)]
     pub shareability: Shareability,
     /// Bits 51:12: bits 51:12 of the table's address.
-    #[bits(40)]
+    #[bits(40, into = low40)]
     pub physical_address: u64,
     #[bits(4)]
     __: u8,
@@ -174,7 +175,7 @@ pub struct PendBaser {
     #[bits(4)]
     __: u8,
     /// Bits 51:16: bits 51:16 of the table's address.
-    #[bits(36)]
+    #[bits(36, into = low36)]
     pub physical_address: u64,
     #[bits(4)]
     __: u8,

@@ -6,6 +6,7 @@
 //! software can change in a GICv3 ITS; the rest is read-only or reserved.
 
 use crate::command::COMMAND_SIZE;
+use crate::field::{low2, low4, low5, low12, low15, low36, low40};
 use crate::ids::{EventBits, GuestPa};
 use crate::memory::{Cacheability, Shareability};
 use bitfield_struct::bitfield;
@@ -89,7 +90,7 @@ pub struct Ctlr {
     #[bits(2)]
     __: u8,
     /// Bits 7:4: the number of this ITS, for VMOVP (GICv4).
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub its_number: u8,
     /// Bit 8: an unmapped MSI raises an interrupt.
     pub umsi_irq: bool,
@@ -109,13 +110,13 @@ impl Ctlr {
 #[derive(PartialEq, Eq)]
 pub struct Iidr {
     /// Bits 11:0: the JEP106 code of the implementer.
-    #[bits(12)]
+    #[bits(12, into = low12)]
     pub implementer: u16,
     /// Bits 15:12: the minor revision.
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub revision: u8,
     /// Bits 19:16: the major revision.
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub variant: u8,
     #[bits(4)]
     __: u8,
@@ -137,13 +138,13 @@ pub struct Typer {
     /// Bit 3: IMPLEMENTATION DEFINED.
     pub im_def: bool,
     /// Bits 7:4: bytes of an ITT entry, minus one.
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub itt_entry_size: u8,
     /// Bits 12:8: EventID bits, minus one.
-    #[bits(5)]
+    #[bits(5, into = low5)]
     pub id_bits: u8,
     /// Bits 17:13: DeviceID bits, minus one.
-    #[bits(5)]
+    #[bits(5, into = low5)]
     pub devbits: u8,
     /// Bit 18: locally generated System Error interrupts are supported.
     pub seis: bool,
@@ -154,7 +155,7 @@ pub struct Typer {
     /// Bits 31:24: collections that the ITS holds without memory.
     pub hcc: u8,
     /// Bits 35:32: collection identifier bits, minus one, when `cil` is set.
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub cid_bits: u8,
     /// Bit 36: collection identifiers are limited to `cid_bits`, not 16 bits.
     pub cil: bool,
@@ -167,7 +168,7 @@ pub struct Typer {
     /// Bit 40: VMAPP has the GICv4.1 form.
     pub vmapp: bool,
     /// Bits 42:41: how the vPE table is shared (GICv4.1).
-    #[bits(2)]
+    #[bits(2, into = low2)]
     pub svpet: u8,
     /// Bit 43: individual doorbells are not supported (GICv4.1).
     pub nid: bool,
@@ -220,7 +221,7 @@ pub struct Cbaser {
     #[bits(2)]
     pub shareability: Shareability,
     /// Bits 51:12: bits 51:12 of the queue's address. See [`Cbaser::address`].
-    #[bits(40)]
+    #[bits(40, into = low40)]
     pub physical_address: u64,
     #[bits(1)]
     __: u8,
@@ -287,7 +288,7 @@ pub struct Cwriter {
     #[bits(4)]
     __: u8,
     /// Bits 19:5: the slot, from the queue's base. See [`Cwriter::byte_offset`].
-    #[bits(15)]
+    #[bits(15, into = low15)]
     pub offset: u16,
     #[bits(44)]
     __: u64,
@@ -321,7 +322,7 @@ pub struct Creadr {
     #[bits(4)]
     __: u8,
     /// Bits 19:5: the slot, from the queue's base. See [`Creadr::byte_offset`].
-    #[bits(15)]
+    #[bits(15, into = low15)]
     pub offset: u16,
     #[bits(44)]
     __: u64,
@@ -384,7 +385,7 @@ impl BaserType {
     /// The three bits.
     #[must_use]
     pub const fn into_bits(self) -> u8 {
-        self as u8
+        self as u8 & 0b111
     }
 }
 
@@ -419,7 +420,7 @@ impl PageSize {
     /// The two bits.
     #[must_use]
     pub const fn into_bits(self) -> u8 {
-        self as u8
+        self as u8 & 0b11
     }
 
     /// The size in bytes: 4096, 16384 or 65536.
@@ -447,10 +448,10 @@ pub struct Baser {
     pub shareability: Shareability,
     /// Bits 47:12, whose meaning depends on the page size. See
     /// [`Baser::address`].
-    #[bits(36)]
+    #[bits(36, into = low36)]
     pub physical_address: u64,
     /// Bits 52:48, read-only: bytes of a table entry, minus one.
-    #[bits(5)]
+    #[bits(5, into = low5)]
     pub entry_size: u8,
     /// Bits 55:53.
     #[bits(3)]
@@ -546,10 +547,10 @@ impl Baser {
 #[derive(PartialEq, Eq)]
 pub struct Pidr2 {
     /// Bits 3:0: IMPLEMENTATION DEFINED.
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub im_def: u8,
     /// Bits 7:4: the GIC architecture's version: 3 or 4.
-    #[bits(4)]
+    #[bits(4, into = low4)]
     pub arch_rev: u8,
     #[bits(24)]
     __: u32,

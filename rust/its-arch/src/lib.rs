@@ -18,13 +18,16 @@
 //! | [`access`]  | parts of a register as an MMIO access reaches them       |
 //!
 //! Everything here is total: any bit pattern decodes to a value or to an error,
-//! and no function can panic or allocate.
+//! and no function can panic or allocate. A register's `with_*` and `set_*` drop
+//! the bits of a value that its field has no room for; their `*_checked` twins
+//! do the same and never fail.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod access;
 pub mod command;
 pub mod error;
+mod field;
 pub mod gicr;
 pub mod gits;
 pub mod ids;

@@ -31,7 +31,7 @@ impl Shareability {
     /// The two bits.
     #[must_use]
     pub const fn into_bits(self) -> u8 {
-        self as u8
+        self as u8 & 0b11
     }
 }
 
@@ -78,6 +78,6 @@ impl Cacheability {
     /// The three bits.
     #[must_use]
     pub const fn into_bits(self) -> u8 {
-        self as u8
+        self as u8 & 0b111
     }
 }
