@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! NVMe: one MSI-X vector for the admin queue and one for each I/O queue. A direct read by a
+//! thread on one CPU completes with one interrupt on the vector of that CPU's queue.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::OFlags;
+
+use crate::report::Outcome;
+use crate::sysfs;
+
+/// Bytes per read; also the alignment that direct reads are given.
+const BLOCK: usize = 4096;
+/// Reads wander over this much of the disk, in blocks.
+const SPAN: u64 = 1024;
+
+#[repr(align(4096))]
+struct Buffer([u8; BLOCK]);
+
+/// A controller with its first namespace.
+#[derive(Debug, Clone)]
+pub struct Nvme {
+    /// The controller's name, `nvme0`: what its interrupts' names begin with.
+    pub name: String,
+    /// Name of the block device, `nvme0n1`.
+    pub disk: String,
+    /// sysfs' folder of its I/O queues.
+    pub queues: PathBuf,
+    /// Folder of the PCI device.
+    pub pci: PathBuf,
+}
+
+/// All NVMe controllers that have a disk.
+///
+/// # Errors
+/// sysfs is not as expected.
+pub fn all() -> Result<Vec<Nvme>, String> {
+    let root = Path::new("/sys/class/nvme");
+    let mut found = Vec::new();
+    for name in sysfs::list(root)? {
+        let folder = root.join(&name);
+        // The namespace as this controller reaches it, such as nvme0n1 or nvme0c0n1.
+        let path = sysfs::list(&folder)?.into_iter().find(|entry| disk_of(entry).is_some());
+        let Some((path, disk)) = path.and_then(|path| Some((folder.join(&path), disk_of(&path)?)))
+        else {
+            continue;
+        };
+        let pci = sysfs::resolve(folder.join("device"))?;
+        if Path::new("/dev").join(&disk).exists() && path.join("mq").exists() {
+            found.push(Nvme { name, disk, queues: path.join("mq"), pci });
+        }
+    }
+    Ok(found)
+}
+
+/// The name of the disk that belongs to a namespace's folder, which Linux may list as a path of
+/// several to it: `nvme0c1n1` is a path to `nvme0n1`.
+fn disk_of(entry: &str) -> Option<String> {
+    let (controller, namespace) = entry.strip_prefix("nvme")?.rsplit_once('n')?;
+    namespace.parse::<u32>().ok()?;
+    let subsystem = controller.split('c').next()?;
+    subsystem.parse::<u32>().ok()?;
+    Some(format!("nvme{subsystem}n{namespace}"))
+}
+
+/// Waits for a number of controllers, whose probing goes on in the background.
+///
+/// # Errors
+/// There are fewer after a while; more are an error too, because a test would leave them out.
+pub fn expect(count: usize) -> Result<Vec<Nvme>, String> {
+    let ready = || Ok(all().is_ok_and(|found| found.len() >= count));
+    let waited = sysfs::wait_for("NVMe controllers", Duration::from_secs(40), ready);
+    let found = all()?;
+    if found.len() == count {
+        return Ok(found);
+    }
+    waited?;
+    Err(format!("expected {count} NVMe, found {}", found.len()))
+}
+
+impl Nvme {
+    /// The queue that a CPU's requests go to: 1 for the first I/O queue, as in its interrupt's name.
+    ///
+    /// # Errors
+    /// No queue serves that CPU.
+    pub fn queue_of(&self, cpu: u32) -> Result<u32, String> {
+        for queue in sysfs::list(&self.queues)? {
+            let cpus = sysfs::parse_list(&sysfs::read(self.queues.join(&queue).join("cpu_list"))?)?;
+            if cpus.contains(&cpu) {
+                let number: u32 = queue.parse().map_err(|_| format!("odd queue '{queue}'"))?;
+                return Ok(number + 1);
+            }
+        }
+        Err(format!("{}: no queue for CPU {cpu}", self.disk))
+    }
+
+    /// Opens the disk so that each read reaches the device.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(&self) -> Result<File, String> {
+        let path = format!("/dev/{}", self.disk);
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlags::DIRECT.bits().cast_signed())
+            .open(&path)
+            .map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Reads `count` blocks one after the other.
+    ///
+    /// # Errors
+    /// A read failed or was short.
+    pub fn read(&self, disk: &File, count: u64) -> Result<(), String> {
+        let mut buffer = Box::new(Buffer([0; BLOCK]));
+        for i in 0..count {
+            disk.read_exact_at(&mut buffer.0, (i % SPAN) * BLOCK as u64)
+                .map_err(|error| format!("{}: read {i}: {error}", self.disk))?;
+        }
+        Ok(())
+    }
+
+    /// Reads on one CPU, and compares what came on each vector of this controller with what the
+    /// reads must have caused.
+    ///
+    /// # Errors
+    /// An interrupt is missing, came too often, on another vector or on another CPU.
+    pub fn reads_on(&self, cpu: u32, count: u64) -> Outcome {
+        let queue = self.queue_of(cpu)?;
+        let disk = self.open()?;
+        sysfs::pin(cpu)?;
+        let before = sysfs::interrupts()?;
+        let result = self.read(&disk, count);
+        let delta = sysfs::interrupts()?.since(&before);
+        sysfs::unpin()?;
+        result?;
+        let vector = delta.named(&format!("{}q{queue}", self.name))?;
+        if !vector.is_its() {
+            return Err(format!("{} is not an MSI of the ITS but {}", vector.name, vector.chip));
+        }
+        let target = sysfs::effective_cpu(vector.number)?;
+        let on_target = vector.counts.get(&target).copied().unwrap_or(0);
+        let total = vector.total();
+        if total != count {
+            return Err(format!(
+                "{count} reads on CPU {cpu} gave {total} interrupts on {}",
+                vector.name
+            ));
+        }
+        if on_target != count {
+            return Err(format!(
+                "{} is for CPU {target}, where {on_target} of {count} came: {:?}",
+                vector.name, vector.counts
+            ));
+        }
+        for other in
+            delta.its().filter(|irq| self.owns_io_vector(&irq.name) && irq.name != vector.name)
+        {
+            if other.total() != 0 {
+                return Err(format!(
+                    "{} came {} times during reads on {}",
+                    other.name,
+                    other.total(),
+                    vector.name
+                ));
+            }
+        }
+        Ok(format!(
+            "reads={count} irqs={total} vector={} irq={} hwirq={} cpu={target}",
+            vector.name, vector.number, vector.hwirq
+        ))
+    }
+
+    /// Has the controller complete admin commands, and waits for the admin vector.
+    ///
+    /// # Errors
+    /// It did not come, or on another CPU than its effective affinity names.
+    pub fn admin(&self) -> Outcome {
+        let name = format!("{}q0", self.name);
+        let before = sysfs::interrupts()?;
+        sysfs::write(format!("/sys/class/nvme/{}/rescan_controller", self.name), "1")?;
+        let mut delta = before.clone();
+        sysfs::wait_for(&name, Duration::from_secs(20), || {
+            delta = sysfs::interrupts()?.since(&before);
+            Ok(delta.named(&name)?.total() > 0)
+        })?;
+        let vector = delta.named(&name)?;
+        let target = sysfs::effective_cpu(vector.number)?;
+        let on_target = vector.counts.get(&target).copied().unwrap_or(0);
+        if on_target != vector.total() {
+            return Err(format!("{name} is for CPU {target}, but came as {:?}", vector.counts));
+        }
+        Ok(format!("irqs={on_target} irq={} hwirq={} cpu={target}", vector.number, vector.hwirq))
+    }
+
+    /// The I/O vectors of this controller that its driver asked for.
+    ///
+    /// # Errors
+    /// `/proc/interrupts` cannot be read.
+    pub fn io_vectors(&self) -> Result<Vec<String>, String> {
+        let now = sysfs::interrupts()?;
+        Ok(now.its().map(|irq| irq.name.clone()).filter(|name| self.owns_io_vector(name)).collect())
+    }
+
+    fn owns_io_vector(&self, name: &str) -> bool {
+        name.strip_prefix(&self.name)
+            .and_then(|rest| rest.strip_prefix('q'))
+            .is_some_and(|queue| queue != "0")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_the_disk_of_a_path() {
+        assert_eq!(disk_of("nvme0n1").as_deref(), Some("nvme0n1"));
+        assert_eq!(disk_of("nvme3c3n2").as_deref(), Some("nvme3n2"));
+        assert_eq!(disk_of("nvme0"), None);
+        assert_eq!(disk_of("numa_node"), None);
+        assert_eq!(disk_of("hwmon0"), None);
+    }
+
+    #[test]
+    fn tells_its_vectors_from_others() {
+        let (queues, pci) = (PathBuf::new(), PathBuf::new());
+        let nvme = Nvme { name: "nvme1".into(), disk: "nvme1n1".into(), queues, pci };
+        assert!(nvme.owns_io_vector("nvme1q1"));
+        assert!(nvme.owns_io_vector("nvme1q64"));
+        assert!(!nvme.owns_io_vector("nvme1q0"));
+        assert!(!nvme.owns_io_vector("nvme11q1"));
+        assert!(!nvme.owns_io_vector("virtio0-config"));
+    }
+}
