@@ -7,10 +7,11 @@ import argparse
 import shlex
 import shutil
 import sys
+import time
 from pathlib import Path
 
+from . import boots, gates, host_tests, packages, pipeline, qemu, report, suite
 from . import devices as devices_module
-from . import pipeline, qemu, report
 from .errors import StepError
 from .layout import new_run_dir
 from .steps import Steps
@@ -35,6 +36,13 @@ examples:
   scripts/run --build-only | tail -n 2       paths of the image and of its symbols
 
 exit status: 0 the boot passed, 1 it failed or a step did, 2 wrong options.
+"""
+
+
+_TEST_ABOUT = """\
+Run the tests: formatting and lints, unit tests in Rust and Python, gates on the
+sources and on what is linked into Xen, and boots of Dom0 on QEMU. Whatever is
+missing on the host is installed. The last line is the count.
 """
 
 
@@ -130,9 +138,50 @@ def keep_logs(logs: Path, target: Path) -> None:
             shutil.copy2(path, target / path.name)
 
 
+def test_parser() -> argparse.ArgumentParser:
+    """Options of ``scripts/test``."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/test",
+        description=_TEST_ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the tests and run none")
+    parser.add_argument("--filter", default="", metavar="RE", help="only tests whose name matches, e.g. '^boot/rust'")
+    parser.add_argument("--quick", action="store_true", help="only what needs no build of Xen and no boot")
+    parser.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
+    return parser
+
+
 def test_command(argv: list[str]) -> int:
     """``scripts/test``."""
-    raise StepError("scripts/test is not there yet")
+    args = test_parser().parse_args(argv)
+    cases = [*host_tests.cases(), *gates.cases(), *boots.cases()]
+    chosen = suite.choose(cases, args.filter, args.quick)
+    if not chosen:
+        raise StepError(f"no test matches '{args.filter}'", hint="scripts/test --list names them all.")
+    if args.list:
+        width = max(len(c.name) for c in chosen)
+        for case in chosen:
+            print(f"{case.name.ljust(width)}  {case.about}")
+        return 0
+    logs = new_run_dir("test")
+    print(f"{len(chosen)} tests; logs in {logs}", flush=True)
+    start = time.monotonic()
+    try:
+        with Steps(1, logs).step("host packages") as step:
+            installed = packages.install_host_packages(step.log, with_qemu=not args.quick)
+            step.say("installed " + " ".join(installed)) if installed else step.up_to_date()
+        print(flush=True)
+        tally = suite.run(chosen, logs, sys.stdout)
+    finally:
+        if args.keep_logs:
+            for folder in sorted(p for p in logs.iterdir() if p.is_dir()):
+                keep_logs(folder, args.keep_logs / folder.name)
+    print(f"\n{time.monotonic() - start:.0f} s")
+    for name in tally.failures[:50]:
+        print(f"failed: {name}")
+    print(tally.closing_line())
+    return 1 if tally.failed else 0
 
 
 def main(argv: list[str]) -> int:

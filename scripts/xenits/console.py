@@ -21,10 +21,10 @@ _CRASHES = [
     ("a data abort in Xen", re.compile(r"\(XEN\).*(Data Abort Trap\. Syndrome|Hypervisor Trap|Unexpected Trap)", re.IGNORECASE)),
     ("Xen crashed", re.compile(r"\(XEN\).*(CPU\d+: Unexpected|Xen call trace|Manual reset required)")),
     ("Xen crashed Dom0", re.compile(r"\(XEN\).*(Domain 0 crashed|domain_crash|Hardware Dom0 crashed)")),
-    ("a WARN of Xen's", re.compile(r"\(XEN\).*Xen WARN at")),
     ("Dom0's kernel panicked", re.compile(r"Kernel panic - not syncing")),
     ("Dom0's kernel oopsed", re.compile(r"Internal error: Oops|Unable to handle kernel|kernel BUG at")),
 ]
+_WARNING = re.compile(r"\(XEN\).*Xen WARN at")
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Console:
     interrupts: list[Interrupt] = field(default_factory=list)
     stats: dict[str, dict[str, str]] = field(default_factory=dict)
     crashes: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
     done: bool = False
 
@@ -76,6 +77,8 @@ class Console:
             if expression.search(line):
                 self.crashes.append((what, line.strip()))
                 break
+        if _WARNING.search(line):
+            self.warnings.append(line.strip())
         match = _PREFIX.search(line)
         if match is None:
             return
@@ -94,7 +97,7 @@ class Console:
             self.plan = int(match[1])
         elif match := re.fullmatch(r"(not )?ok (\d+) (\S+)\s*(.*)", text):
             self.checks.append(Check(int(match[2]), match[3], match[1] is None, match[4]))
-        elif match := re.fullmatch(r"irq (\S+) (\S+) (\S+)((?: \d+)*)", text):
+        elif match := re.fullmatch(r"irq (\S+) (\S+/\S+) (\S+)((?: \d+)+)", text):
             self.interrupts.append(Interrupt(match[1], match[2], match[3], [int(n) for n in match[4].split()]))
         elif text == "done":
             self.done = True
@@ -106,6 +109,7 @@ class Console:
     def problems(self) -> list[str]:
         """Why this console does not tell of a good boot; empty if it does."""
         found = [f"{what}: {line}" for what, line in self.crashes[:4]]
+        found += [f"Xen warned: {line}" for line in self.warnings[:4]]
         found += [f"a line that cannot be read: {line}" for line in self.malformed]
         if self.plan is None:
             found.append("Dom0 never announced its checks (no 'XENITS: plan')")

@@ -235,7 +235,7 @@ def failed_hunks(said: str, tree: Path, most: int = 24) -> list[str]:
             file = match[1]
         elif "FAILED" in line or "can't find file" in line or "already exists" in line or "malformed" in line:
             lines.append(f"{file}: {line}" if file else line)
-        elif match := re.search(r"saving rejects to file '?([^']+?)'?$", line):
+        if match := re.search(r"saving rejects to file '?([^']+?)'?$", line):
             rejected.append(match[1])
     for name in rejected[:1]:
         reject = tree / name

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The test runner itself: a test that cannot fail would be worth nothing."""
+
+import io
+import re
+import tempfile
+import unittest
+from pathlib import Path
+
+from xenits import boots, host_tests, suite
+from xenits.console import Console
+from xenits.errors import StepError
+from xenits.qemu import Boot
+from xenits.suite import Case, Result
+
+CARGO = """\
+   Compiling its-arch v0.1.0
+     Running unittests src/lib.rs (target/debug/deps/its_arch-0123)
+
+running 3 tests
+test cmd::decodes_mapd ... ok
+test cmd::rejects ... FAILED
+test slow ... ignored, needs an hour
+
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
+
+   Doc-tests its_arch
+
+running 1 test
+test rust/its-arch/src/lib.rs - Lpi (line 3) ... ok
+
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s
+"""
+
+UNITTEST = """\
+test_one (test_a.A.test_one) ... ok
+test_two (test_a.A.test_two)
+What it is for. ... FAIL
+test_three (test_a.A.test_three) ... skipped 'no reason'
+
+----------------------------------------------------------------------
+Ran 3 tests in 0.001s
+
+FAILED (failures=1, skipped=1)
+"""
+
+
+class Counting(unittest.TestCase):
+    def test_cargo(self):
+        results = host_tests.parse_cargo_test(CARGO)
+        self.assertEqual([r.failed for r in results], [False, True, False, False])
+        self.assertEqual(results[2].skipped, "needs an hour")
+        self.assertEqual(results[0].name, "src/lib.rs: cmd::decodes_mapd")
+        self.assertEqual(results[3].name, "doc its_arch: rust/its-arch/src/lib.rs - Lpi (line 3)")
+
+    def test_cargo_lines_that_were_missed_are_a_failure(self):
+        results = host_tests.parse_cargo_test(CARGO.replace("test cmd::decodes_mapd ... ok", "noise"))
+        self.assertRegex(results[-1].problems[0], "cargo counted 4 tests, but 3 were read")
+
+    def test_unittest(self):
+        results = host_tests.parse_unittest(UNITTEST)
+        self.assertEqual([r.name for r in results], [f"test_a.A.test_{n}" for n in ("one", "two", "three")])
+        self.assertEqual([r.failed for r in results], [False, True, False])
+        self.assertEqual(results[2].skipped, "no reason")
+
+    def test_unittest_lines_that_were_missed_are_a_failure(self):
+        results = host_tests.parse_unittest(UNITTEST.replace("Ran 3", "Ran 4"))
+        self.assertTrue(results[-1].failed)
+
+    def test_packages_for_the_hypervisor(self):
+        lib = {"kind": ["lib"], "crate_types": ["lib"], "src_path": __file__}  # this text has no_std in it
+        static = {"kind": ["staticlib"], "crate_types": ["staticlib"], "src_path": "/x"}
+        core = {"name": "core", "targets": [lib]}
+        self.assertEqual(host_tests.hypervisor_packages({"packages": [core]}), ["core"])
+        top = {"name": "top", "targets": [static]}
+        self.assertEqual(host_tests.hypervisor_packages({"packages": [core, top]}), ["top"])
+
+
+class Running(unittest.TestCase):
+    def run_cases(self, *cases):
+        out = io.StringIO()
+        with tempfile.TemporaryDirectory() as name:
+            tally = suite.run(list(cases), Path(name), out)
+        return tally, out.getvalue()
+
+    def case(self, name, *results):
+        return Case(name, "", lambda context: list(results))
+
+    def test_totals(self):
+        tally, text = self.run_cases(
+            self.case("a", Result("a")),
+            self.case("b", Result("b", problems=("bad",))),
+            self.case("c", Result("c", skipped="no network")),
+        )
+        self.assertEqual(tally.closing_line(), "1 passed, 1 failed, 1 skipped")
+        self.assertIn("    bad\n", text)
+        self.assertIn("skipped: no network", text)
+
+    def test_no_skipped_in_the_line_if_none_was(self):
+        self.assertEqual(self.run_cases(self.case("a", Result("a")))[0].closing_line(), "1 passed, 0 failed")
+
+    def test_a_case_without_results_fails(self):
+        self.assertEqual(self.run_cases(self.case("a"))[0].failed, 1)
+
+    def test_exceptions_fail_their_case_only(self):
+        def broken(_):
+            raise ValueError("oops")
+
+        def step(_):
+            raise StepError("a step", hint="do this")
+
+        tally, text = self.run_cases(Case("x", "", broken), Case("y", "", step), self.case("z", Result("z")))
+        self.assertEqual((tally.passed, tally.failed), (1, 2))
+        self.assertIn("ValueError: oops", text)
+        self.assertIn("what to do: do this", text)
+
+    def test_choose(self):
+        cases = [Case("rust/fmt", "", list), Case("boot/c/nvme", "", list, quick=False)]
+        self.assertEqual([c.name for c in suite.choose(cases, "", True)], ["rust/fmt"])
+        self.assertEqual([c.name for c in suite.choose(cases, "^boot/", False)], ["boot/c/nvme"])
+        with self.assertRaises(StepError):
+            suite.choose(cases, "(", False)
+
+
+class Expectations(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        serial = Path(folder.name, "serial.log")
+        serial.write_text("(XEN) hello\n")
+        console = Console()
+        console.feed("XENITS: irq 17 ITS-MSI/1 nvme0q0 3 4")
+        console.feed("(XEN) ITS: stats d0 lpis=0x10")
+        self.boot = Boot(console, 1.0, serial, [], "powered off", ended_well=True)
+
+    def test_each_holds_and_fails(self):
+        for good, bad in (
+            (boots.fired("nvme", 7), boots.fired("nvme", 8)),
+            (boots.vectors(1), boots.vectors(2)),
+            (boots.said("^.XEN. hello"), boots.said("bye")),
+            (boots.never_said("bye"), boots.never_said("hello")),
+            (boots.stat("lpis", lambda n: n == 16), boots.stat("lpis", lambda n: n < 16)),
+        ):
+            self.assertIsNone(good(self.boot))
+            self.assertIsInstance(bad(self.boot), str)
+        self.assertRegex(boots.stat("none", bool)(self.boot), "no counter 'none'")
+
+    def test_names_are_unique_and_say_which_its(self):
+        names = [b.name for b in boots.BOOTS]
+        self.assertEqual(len(set(names)), len(names))
+        for test in boots.BOOTS:
+            self.assertTrue(re.match(rf"{test.options.its}/", test.name), test.name)
+
+
+if __name__ == "__main__":
+    unittest.main()

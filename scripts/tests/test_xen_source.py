@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Trees: what is copied, how patches fail, and how a build folder is brought up to date."""
+
+import os
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from xenits import xen_source
+from xenits.errors import StepError
+
+MAKEFILE = "export XEN_VERSION       = 4\nexport XEN_SUBVERSION    = 20\n"
+
+PATCH = """\
+--- a/xen/file.c
++++ b/xen/file.c
+@@ -1,5 +1,5 @@
+ one
+ two
+-three
++drei
+ four
+ five
+"""
+
+
+class Scratch(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.top = Path(folder.name)
+        self.log = self.top / "log"
+
+    def write(self, name, text="x"):
+        path = self.top / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+class Trees(Scratch):
+    def test_version(self):
+        self.write("t/xen/Makefile", MAKEFILE)
+        self.assertEqual(xen_source.tree_version(self.top / "t"), "4.20")
+
+    def test_not_a_tree(self):
+        with self.assertRaisesRegex(StepError, "is not a Xen tree"):
+            xen_source.own_tree(self.top, self.log)
+
+    def test_build_products_are_left_out(self):
+        for name in ("a.c", "a.o", ".a.o.cmd", "xen/.config", "xen/xen-syms", "made.lds", "made.lds.S", "own.lds", "entry.S"):
+            self.write(f"t/{name}")
+        files = xen_source._tree_files(self.top / "t", self.log)
+        self.assertEqual(files, ["a.c", "entry.S", "made.lds.S", "own.lds"])
+
+    def test_a_change_in_the_users_tree_is_another_key(self):
+        self.write("t/xen/Makefile", MAKEFILE)
+        file = self.write("t/xen/arch/arm/a.c", "one")
+        first = xen_source.own_tree(self.top / "t", self.log).key
+        self.assertEqual(xen_source.own_tree(self.top / "t", self.log).key, first)
+        file.write_text("other")
+        self.assertNotEqual(xen_source.own_tree(self.top / "t", self.log).key, first)
+
+
+class Patches(Scratch):
+    def setUp(self):
+        super().setUp()
+        patcher = mock.patch.object(xen_source, "REPO", self.top)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        self.write("xen/Makefile", MAKEFILE)
+        self.patch = self.write("xen-patches/4.20/0001-drei.patch", PATCH)
+
+    def apply(self, text, own=False):
+        file = self.write("xen/file.c", text)
+        source = xen_source.Source(self.top, "k", "the tree", own)
+        return xen_source._apply(self.patch, self.top, self.log, source), file.read_text()
+
+    def test_exact(self):
+        self.assertEqual(self.apply("one\ntwo\nthree\nfour\nfive\n"), (False, "one\ntwo\ndrei\nfour\nfive\n"))
+
+    def test_offset_is_told(self):
+        inexact, text = self.apply("new\none\ntwo\nthree\nfour\nfive\n", own=True)
+        self.assertTrue(inexact)
+        self.assertIn("drei", text)
+
+    def test_fuzz_only_on_the_users_tree(self):
+        text = "ONE\ntwo\nthree\nfour\nFIVE\n"
+        self.assertTrue(self.apply(text, own=True)[0])
+        with self.assertRaises(StepError):
+            self.apply(text, own=False)
+
+    def test_a_hunk_that_does_not_apply_is_named(self):
+        with self.assertRaises(StepError) as caught:
+            self.apply("something\nelse\n", own=True)
+        said = caught.exception.render()
+        self.assertIn("xen-patches/4.20/0001-drei.patch does not apply to the tree", said)
+        self.assertIn("xen/file.c: Hunk #1 FAILED at 1.", said)
+        self.assertIn("-three", said)
+
+    def test_order_is_that_of_the_numbers_or_of_series(self):
+        self.write("xen-patches/4.20/0002-b.patch", PATCH)
+        names = [p.name for p in xen_source.patch_files("4.20")]
+        self.assertEqual(names, ["0001-drei.patch", "0002-b.patch"])
+        self.write("xen-patches/4.20/series", "0002-b.patch\n# none\n0001-drei.patch\n")
+        names = [p.name for p in xen_source.patch_files("4.99")]
+        self.assertEqual(names, ["0002-b.patch", "0001-drei.patch"])
+
+
+class Sync(Scratch):
+    def sync(self):
+        (self.top / "to").mkdir(exist_ok=True)
+        return xen_source.sync(self.top / "from", self.top / "to", self.top / "manifest")
+
+    def test_only_changes_are_written_and_products_stay(self):
+        self.write("from/a.c", "a")
+        gone = self.write("from/b.c", "b")
+        (self.top / "from/link").symlink_to("a.c")
+        self.assertEqual(self.sync(), 3)
+        product = self.write("to/a.o", "object")
+        os.utime(self.top / "to/a.c", (1, 1))
+        self.assertEqual(self.sync(), 0)
+        self.assertEqual((self.top / "to/a.c").stat().st_mtime, 1)
+        gone.unlink()
+        self.write("from/a.c", "A")
+        self.assertEqual(self.sync(), 2)
+        self.assertGreater((self.top / "to/a.c").stat().st_mtime, 1)
+        self.assertFalse((self.top / "to/b.c").exists())
+        self.assertTrue(product.exists())
+
+
+if __name__ == "__main__":
+    unittest.main()

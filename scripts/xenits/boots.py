@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The boot tests: what to boot, and what must have been seen besides a good boot.
+
+A good boot is one where `qemu.Boot.problems` is empty: all checks of the scenario
+passed, Xen did not crash, QEMU found no guest error, and Dom0 powered off.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from . import pipeline, qemu, report
+from .pipeline import Options
+from .suite import Case, Context, Result
+
+Expectation = Callable[[qemu.Boot], str | None]
+"""Looks at a boot, and says what is wrong with it."""
+
+
+def fired(name: str, at_least: int) -> Expectation:
+    """Vectors whose name matches have this many interrupts in all."""
+
+    def check(boot: qemu.Boot) -> str | None:
+        total = sum(i.total for i in boot.console.interrupts if re.search(name, i.name))
+        return None if total >= at_least else f"vectors like '{name}' fired {total} times, not {at_least}"
+
+    return check
+
+
+def vectors(at_least: int) -> Expectation:
+    """Dom0 has this many vectors from the ITS."""
+
+    def check(boot: qemu.Boot) -> str | None:
+        count = sum("ITS" in i.source for i in boot.console.interrupts)
+        return None if count >= at_least else f"Dom0 has {count} ITS vectors, not {at_least}"
+
+    return check
+
+
+def said(expression: str) -> Expectation:
+    """The console has a line like this."""
+
+    def check(boot: qemu.Boot) -> str | None:
+        found = re.search(expression, boot.serial.read_text(errors="replace"), re.MULTILINE)
+        return None if found else f"nothing on the console is like '{expression}'"
+
+    return check
+
+
+def never_said(expression: str) -> Expectation:
+    """The console has no line like this."""
+
+    def check(boot: qemu.Boot) -> str | None:
+        found = re.search(expression, boot.serial.read_text(errors="replace"), re.MULTILINE)
+        return f"the console has: {found[0]}" if found else None
+
+    return check
+
+
+def stat(key: str, holds: Callable[[int], bool], domain: str = "d0") -> Expectation:
+    """A counter of Xen's (``ITS: stats``) is there and is as it should be."""
+
+    def check(boot: qemu.Boot) -> str | None:
+        values = boot.console.stats.get(domain, {})
+        if key not in values:
+            return f"Xen printed no counter '{key}' for {domain}"
+        return None if holds(int(values[key], 0)) else f"counter {key} of {domain} is {values[key]}"
+
+    return check
+
+
+@dataclass(frozen=True)
+class BootTest:
+    """One boot. Its name begins with the ITS that it is about."""
+
+    name: str
+    about: str
+    options: Options
+    expect: tuple[Expectation, ...] = ()
+
+
+BOOTS: list[BootTest] = [
+    BootTest(
+        "c/nvme",
+        "upstream's C ITS, one NVMe",
+        Options(its="c"),
+        (fired("nvme0q", 2000), vectors(3)),
+    ),
+    BootTest(
+        "c/nvme-gic4",
+        "upstream's C ITS on a GICv4",
+        Options(its="c", gic=4),
+        (fired("nvme0q", 2000), vectors(3)),
+    ),
+    BootTest(
+        "c/nvme-release",
+        "upstream's C ITS in a release build",
+        Options(its="c", debug=False),
+        (fired("nvme0q", 2000), vectors(3)),
+    ),
+]
+"""All boot tests, in the order in which they run."""
+
+
+def _run(test: BootTest, context: Context) -> list[Result]:
+    boot = pipeline.run(test.options, context.logs, quiet=True)
+    problems = boot.problems() + [p for e in test.expect if (p := e(boot))]
+    text = report.render(boot, test.options.its, test.options.label(), problems)
+    (context.logs / "report.log").write_text(text + "\n", encoding="utf-8")
+    total = sum(i.total for i in boot.console.interrupts)
+    remark = f"{len(boot.console.interrupts)} vectors, {total} interrupts"
+    return [Result(f"boot/{test.name}", problems=tuple(problems), remark=remark)]
+
+
+def cases() -> Iterable[Case]:
+    """A case for each boot."""
+    for test in BOOTS:
+        yield Case(f"boot/{test.name}", test.about, lambda c, test=test: _run(test, c), quick=False)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests that run on the host: formatting, lints, unit tests in Rust and in Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import rust
+from .errors import StepError
+from .layout import REPO
+from .shell import output, run
+from .suite import Case, Context, Result
+
+MANIFESTS = ("Cargo.toml", "dom0/exerciser/Cargo.toml")
+"""The Cargo workspaces of the repository."""
+
+PYTHON_TESTS = ("scripts/tests", "dom0/tests", "bench/tests")
+"""Folders with unittest files."""
+
+DOM0_ONLY = {"dom0/exerciser/Cargo.toml"}
+"""Workspaces for Linux, which are not checked for the hypervisor's target."""
+
+
+def _env() -> dict[str, str]:
+    return {"CARGO_TARGET_DIR": str(rust.target_dir()), "CARGO_TERM_COLOR": "never"}
+
+
+def _cargo(context: Context, *words: str) -> list[Result]:
+    rust.add_cargo_to_path()
+    run(["cargo", *words], context.log, cwd=REPO, env=_env(), what=f"cargo {words[0]} is not content")
+    return [Result("cargo " + words[0])]
+
+
+def hypervisor_packages(metadata: dict[str, object]) -> list[str]:
+    """The packages that are linked into Xen: the static library, or all no_std ones while there is none."""
+    packages: list[dict[str, object]] = metadata["packages"]  # type: ignore[assignment]
+    static = [p["name"] for p in packages if any("staticlib" in t["crate_types"] for t in p["targets"])]  # type: ignore[attr-defined]
+    if static:
+        return sorted(map(str, static))
+    bare = []
+    for package in packages:
+        for target in package["targets"]:  # type: ignore[attr-defined]
+            if "lib" in target["kind"] and "no_std" in Path(target["src_path"]).read_text(encoding="utf-8"):
+                bare.append(str(package["name"]))
+    return sorted(bare)
+
+
+def _clippy_xen(context: Context) -> list[Result]:
+    rust.ensure_targets([rust.XEN_TARGET], context.log)
+    text = output(["cargo", "metadata", "--no-deps", "--format-version", "1"], context.log, cwd=REPO)
+    packages = hypervisor_packages(json.loads(text))
+    if not packages:
+        raise StepError("no package of the workspace is for the hypervisor")
+    chosen = [word for p in packages for word in ("-p", p)]
+    return _cargo(context, "clippy", *chosen, "--target", rust.XEN_TARGET, "--", "-D", "warnings")
+
+
+_CARGO_LINE = re.compile(r"^test (\S.*?)(?: - should panic)? \.\.\. (ok|FAILED|ignored(?:, (.*))?)$")
+_CARGO_RUNS = re.compile(r"^\s+(?:Running (?:unittests )?(\S+)|Doc-tests (\S+))")
+_CARGO_TOTAL = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
+
+
+def parse_cargo_test(text: str) -> list[Result]:
+    """The single tests out of what ``cargo test`` printed."""
+    results: list[Result] = []
+    binary = ""
+    counted = 0
+    for line in text.splitlines():
+        if match := _CARGO_RUNS.match(line):
+            binary = match[1] or f"doc {match[2]}"
+        elif match := _CARGO_LINE.match(line):
+            name = f"{binary}: {match[1]}"
+            if match[2] == "ok":
+                results.append(Result(name))
+            elif match[2] == "FAILED":
+                results.append(Result(name, problems=("failed: see the log",)))
+            else:
+                results.append(Result(name, skipped=match[3] or "marked #[ignore] without a reason"))
+        elif match := _CARGO_TOTAL.match(line):
+            counted += sum(int(match[i]) for i in (1, 2, 3))
+    if counted != len(results):
+        # Output of a test may have got into the line of its result.
+        results.append(Result("count", problems=(f"cargo counted {counted} tests, but {len(results)} were read",)))
+    return results
+
+
+def _cargo_test(context: Context, manifest: str) -> list[Result]:
+    rust.add_cargo_to_path()
+    argv = ["cargo", "test", "--workspace", "--no-fail-fast", "--manifest-path", str(REPO / manifest)]
+    done = subprocess.run(
+        argv, cwd=REPO / manifest.removesuffix("Cargo.toml"), env={**os.environ, **_env()}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    context.log.write_text(done.stdout, encoding="utf-8")
+    results = parse_cargo_test(done.stdout)
+    if done.returncode != 0 and not any(r.failed for r in results):
+        lines = [line for line in done.stdout.splitlines() if re.match(r"error|\s+-->", line)][:12]
+        results.append(
+            Result("cargo test", problems=("\n".join([f"ended with status {done.returncode}", *lines]),))
+        )
+    return results
+
+
+_PYTHON_LINE = re.compile(r"^(\w+) \(([\w.]+)\)(?:\n.*?)? \.\.\. (ok|FAIL|ERROR|skipped '(.*)')$", re.MULTILINE)
+
+
+def parse_unittest(text: str) -> list[Result]:
+    """The single tests out of what ``python3 -m unittest -v`` printed."""
+    results = []
+    for match in _PYTHON_LINE.finditer(text):
+        name = match[2] if match[2].endswith("." + match[1]) else f"{match[2]}.{match[1]}"
+        if match[3] == "ok":
+            results.append(Result(name))
+        elif match[4] is not None:
+            results.append(Result(name, skipped=match[4]))
+        else:
+            results.append(Result(name, problems=(f"{match[3]}: see the log",)))
+    total = re.search(r"^Ran (\d+) tests? in", text, re.MULTILINE)
+    if total and int(total[1]) != len(results):
+        results.append(Result("count", problems=(f"unittest ran {total[1]} tests, but {len(results)} were read",)))
+    return results
+
+
+def _unittest(context: Context, folder: str) -> list[Result]:
+    argv = [sys.executable, "-B", "-m", "unittest", "discover", "-v", "-s", str(REPO / folder)]
+    done = subprocess.run(
+        argv, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO / "scripts")}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    context.log.write_text(done.stdout, encoding="utf-8")
+    results = parse_unittest(done.stdout)
+    if done.returncode != 0 and not any(r.failed for r in results):
+        results.append(Result("unittest", problems=(f"ended with status {done.returncode}: see the log",)))
+    return results
+
+
+def cases() -> Iterable[Case]:
+    """All of them."""
+    for manifest in MANIFESTS:
+        if not (REPO / manifest).exists():
+            continue
+        place = manifest.removesuffix("Cargo.toml").rstrip("/").replace("/", "-") or "workspace"
+        at = ("--manifest-path", str(REPO / manifest))
+        yield Case(
+            f"rust/fmt/{place}", "cargo fmt --check", lambda c, at=at: _cargo(c, "fmt", "--all", *at, "--", "--check")
+        )
+        lint = ("--workspace", "--all-targets", *at, "--", "-D", "warnings")
+        yield Case(f"rust/clippy/{place}", "cargo clippy", lambda c, lint=lint: _cargo(c, "clippy", *lint))
+        if manifest not in DOM0_ONLY:
+            yield Case(f"rust/clippy-{rust.XEN_TARGET}", "cargo clippy for what is linked into Xen", _clippy_xen)
+        yield Case(f"rust/test/{place}", "cargo test", lambda c, manifest=manifest: _cargo_test(c, manifest))
+    for folder in PYTHON_TESTS:
+        if (REPO / folder).is_dir():
+            name = folder.removesuffix("/tests").replace("/", "-")
+            yield Case(f"python/{name}", "unit tests in Python", lambda c, folder=folder: _unittest(c, folder))
