@@ -18,7 +18,7 @@
  *   vec       address of the EL2 vector table (2 KiB): what runs between an
  *             interrupt of the hypervisor and its ERET is not the call's
  *   harden    LO:HI, copies of the vector table that jump on to `vec`
- *   profile   NAME of one fn: also count by function inside each call
+ *   profile   NAME of one fn or of the trip: also count by function inside it
  *   syms      for profile: file of "ADDRESS SIZE NAME" lines, by address
  *
  * Numbers are hexadecimal with 0x. The output is one item a line, the first
@@ -33,6 +33,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <glib.h>
 #include <qemu-plugin.h>
 
@@ -224,11 +225,25 @@ static void pop_frame(bool returned)
     f->by_fn = NULL;
 }
 
+static void push_frame(struct fn *fn, uint64_t ret, uint64_t sp)
+{
+    struct frame *f = &frames[depth];
+
+    *f = (struct frame){
+        .fn = fn, .ret = ret, .sp = sp, .insns = now->insns, .mem = now->mem,
+    };
+    if ( fn == profiled )
+    {
+        f->by_fn = zalloc(prof_words(), sizeof(*f->by_fn));
+        memcpy(f->by_fn, prof_now, prof_words() * sizeof(*f->by_fn));
+    }
+    now->open = ++depth;
+}
+
 /* The first instruction of a named function is about to run. */
 static void on_entry(unsigned int vcpu, void *opaque)
 {
     struct fn *fn = opaque;
-    struct frame *f;
     uint64_t ret = read_reg(reg_lr, 8);
 
     /* A guest may use the same virtual addresses. */
@@ -242,17 +257,7 @@ static void on_entry(unsigned int vcpu, void *opaque)
         return;
     }
 
-    f = &frames[depth];
-    *f = (struct frame){
-        .fn = fn, .ret = ret, .sp = read_reg(reg_sp, 8),
-        .insns = now->insns, .mem = now->mem,
-    };
-    if ( fn == profiled )
-    {
-        f->by_fn = zalloc(prof_words(), sizeof(*f->by_fn));
-        memcpy(f->by_fn, prof_now, prof_words() * sizeof(*f->by_fn));
-    }
-    now->open = ++depth;
+    push_frame(fn, ret, read_reg(reg_sp, 8));
     if ( fn == trip_fn && !exc_depth )
         trip_calls++;
 }
@@ -306,10 +311,7 @@ static void on_guest_harden(unsigned int vcpu, void *opaque)
     if ( !trip.name )
         return;
     /* Return address 1 is no instruction's: ERET ends this one. */
-    frames[0] = (struct frame){
-        .fn = &trip, .ret = 1, .insns = now->insns, .mem = now->mem,
-    };
-    now->open = depth = 1;
+    push_frame(&trip, 1, 0);
     trip_calls = 0;
 }
 
@@ -320,30 +322,42 @@ static void on_guest_vector(unsigned int vcpu, void *opaque)
     via_harden = false;
 }
 
-/* ERET to a guest. Not yet counted: it is the trip's last instruction. */
-static void end_trip(void)
+/*
+ * ERET to a guest: the last instruction of the trip. It is counted after this
+ * callback, in the profile at `own` if that is not NULL.
+ */
+static void end_trip(const uint64_t *own)
 {
+    struct frame *f = &frames[0];
+
     while ( depth && frames[depth - 1].fn != &trip )
         pop_frame(false);
     if ( !depth )
         return;
-    depth = 0;
-    now->open = 0;
+
     if ( trip_calls == 1 )
-        record(&trip, now->insns + 1 - frames[0].insns,
-               now->mem - frames[0].mem);
+    {
+        f->insns--;
+        if ( f->by_fn && own )
+            f->by_fn[own - prof_now]--;
+        pop_frame(true);
+        return;
+    }
+    free(f->by_fn);
+    f->by_fn = NULL;
+    now->open = depth = 0;
 }
 
 /* ERET while a call or trip is open: its interrupt, or the trip, is over. */
 static void on_eret(unsigned int vcpu, void *opaque)
 {
-    uint64_t *own = opaque;     /* profile slot of the ERET itself, or NULL */
+    const uint64_t *own = opaque;   /* profile slot of the ERET, or NULL */
     unsigned int i;
     size_t j;
 
     if ( !exc_depth )
     {
-        end_trip();
+        end_trip(own);
         return;
     }
     if ( --exc_depth )
@@ -704,14 +718,23 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
     }
     if ( profile )
     {
-        profiled = find_fn(profile);
+        profiled = trip.name && !strcmp(trip.name, profile) ? &trip
+                                                            : find_fn(profile);
         if ( !profiled || !sym_path )
-            die("profile= wants the name of an fn, and syms=", profile);
+            die("profile= wants the name of an fn or trip, and syms=", profile);
         load_syms(sym_path);
         exc_by_fn = zalloc(prof_words(), sizeof(*exc_by_fn));
         prof_score = qemu_plugin_scoreboard_new(prof_words() *
                                                 sizeof(uint64_t));
     }
+
+    /*
+     * QEMU closes its console before it runs on_exit_machine(). Whoever reads
+     * the console may take its end for QEMU's and kill what is left: keep it
+     * open, so that it ends with the process.
+     */
+    if ( dup(STDOUT_FILENO) < 0 )
+        die("cannot keep the console open", strerror(errno));
 
     score = qemu_plugin_scoreboard_new(sizeof(struct counters));
     reg_buf = g_byte_array_new();
