@@ -51,7 +51,9 @@ class Reading(unittest.TestCase):
 
     def test_interrupts(self):
         first, second = read(GOOD).interrupts
-        self.assertEqual((first.irq, first.source, first.name, first.counts), ("17", "ITS-MSI/16384", "nvme0q0", [12, 0]))
+        self.assertEqual(
+            (first.irq, first.source, first.name, first.counts), ("17", "ITS-MSI/16384", "nvme0q0", [12, 0])
+        )
         self.assertEqual(second.total, 2001)
 
     def test_stats_of_one_domain_are_merged_over_lines(self):
@@ -71,7 +73,9 @@ class Judging(unittest.TestCase):
         self.problem(GOOD.replace("ok 2 vectors", "not ok 2 vectors 3 of 4"), "check 2 vectors failed: 3 of 4")
 
     def test_missing_check(self):
-        self.problem(GOOD.replace("XENITS: ok 1 nvme-read reads=2000 interrupts=2000\n", ""), "1 of 2 checks never ran: 1")
+        self.problem(
+            GOOD.replace("XENITS: ok 1 nvme-read reads=2000 interrupts=2000\n", ""), "1 of 2 checks never ran: 1"
+        )
 
     def test_no_plan(self):
         self.problem(GOOD.replace("plan 2", "hello"), "no 'XENITS: plan'")

@@ -75,7 +75,10 @@ class Parsing(unittest.TestCase):
 class Writing(unittest.TestCase):
     def test_all_suites_from_the_users_mirror(self):
         text = sources_list(parse_deb822(DEB822), "amd64")
-        self.assertIn("deb [arch=amd64,arm64 signed-by=/usr/share/keyrings/k.gpg] http://mirror.example/debian bookworm main\n", text)
+        self.assertIn(
+            "deb [arch=amd64,arm64 signed-by=/usr/share/keyrings/k.gpg] http://mirror.example/debian bookworm main\n",
+            text,
+        )
         self.assertRegex(text, r"deb \[arch=amd64 .*\] http://mirror.example/debian bookworm-backports main\n")
         self.assertRegex(text, r"deb-src \[signed-by=\S+\] http://mirror.example/debian trixie main\n")
         self.assertRegex(text, r"http://mirror.example/security bookworm-security main\n")

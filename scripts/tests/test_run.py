@@ -101,7 +101,9 @@ class Watchdog(unittest.TestCase):
         self.assertRegex(boot.problems()[0], "1 guest errors, the first: ITS: bad command")
 
     def test_hang(self):
-        boot = self.boot(self.GOOD + "; import sys, time; sys.stdout.write('login:'); sys.stdout.flush(); time.sleep(60)", limit=1.5)
+        boot = self.boot(
+            self.GOOD + "; import sys, time; sys.stdout.write('login:'); sys.stdout.flush(); time.sleep(60)", limit=1.5
+        )
         self.assertLess(boot.seconds, 30)
         self.assertRegex(boot.problems()[0], r"stopped by the watchdog \(last seen: login:\)")
 
@@ -170,7 +172,9 @@ class StepLines(unittest.TestCase):
             step.say("3 files")
         with steps.step("boot") as step:
             step.up_to_date()
-        self.assertRegex(self.out.getvalue(), r"\[1/2\] build Xen \.\.\. ok \d+\.\ds  \(3 files\)\n\[2/2\] boot \.\.\. up to date ")
+        self.assertRegex(
+            self.out.getvalue(), r"\[1/2\] build Xen \.\.\. ok \d+\.\ds  \(3 files\)\n\[2/2\] boot \.\.\. up to date "
+        )
 
     def test_a_failure_names_step_log_and_lines(self):
         steps = Steps(3, self.logs, self.out)

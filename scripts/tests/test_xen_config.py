@@ -18,7 +18,7 @@ CONFIG_NR_CPUS=128
 
 class Fragments(unittest.TestCase):
     def test_parse(self):
-        text = "# a remark\n\nCONFIG_A=y\n  CONFIG_B=\"x y\"\n# CONFIG_C is not set\n"
+        text = '# a remark\n\nCONFIG_A=y\n  CONFIG_B="x y"\n# CONFIG_C is not set\n'
         self.assertEqual(xen_config.parse(text, "f"), {"A": "y", "B": '"x y"', "C": "n"})
 
     def test_render_is_what_parse_reads(self):
@@ -47,7 +47,9 @@ class Fragments(unittest.TestCase):
 
 class Verifying(unittest.TestCase):
     def test_all_met(self):
-        self.assertEqual(xen_config.unmet({"HAS_ITS": "y", "NR_CPUS": "128", "LIVEPATCH": "n", "ABSENT": "n"}, FINAL), [])
+        self.assertEqual(
+            xen_config.unmet({"HAS_ITS": "y", "NR_CPUS": "128", "LIVEPATCH": "n", "ABSENT": "n"}, FINAL), []
+        )
 
     def test_each_kind_of_unmet(self):
         lines = xen_config.unmet({"HAS_ITS": "n", "NR_CPUS": "4", "LIVEPATCH": "y", "ITS_RUST": "y"}, FINAL)

@@ -49,7 +49,17 @@ class Trees(Scratch):
             xen_source.own_tree(self.top, self.log)
 
     def test_build_products_are_left_out(self):
-        for name in ("a.c", "a.o", ".a.o.cmd", "xen/.config", "xen/xen-syms", "made.lds", "made.lds.S", "own.lds", "entry.S"):
+        for name in (
+            "a.c",
+            "a.o",
+            ".a.o.cmd",
+            "xen/.config",
+            "xen/xen-syms",
+            "made.lds",
+            "made.lds.S",
+            "own.lds",
+            "entry.S",
+        ):
             self.write(f"t/{name}")
         files = xen_source._tree_files(self.top / "t", self.log)
         self.assertEqual(files, ["a.c", "entry.S", "made.lds.S", "own.lds"])

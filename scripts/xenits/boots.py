@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from . import pipeline, qemu, report
 from .pipeline import Options
@@ -117,4 +118,4 @@ def _run(test: BootTest, context: Context) -> list[Result]:
 def cases() -> Iterable[Case]:
     """A case for each boot."""
     for test in BOOTS:
-        yield Case(f"boot/{test.name}", test.about, lambda c, test=test: _run(test, c), quick=False)
+        yield Case(f"boot/{test.name}", test.about, partial(_run, test), quick=False)

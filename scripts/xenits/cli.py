@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, gates, host_tests, packages, pipeline, qemu, report, suite
+from . import boots, gates, host_tests, ivshmem, packages, pipeline, qemu, report, suite
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -119,8 +119,11 @@ def run_command(argv: list[str]) -> int:
             steps = Steps(pipeline.BUILD_STEPS + pipeline.BOOT_STEPS - 1, logs)
             pipeline.build_xen(options, steps, with_qemu=True)
             machine = pipeline.machine(options, steps)
-            print("Dom0's console follows; ctrl-a x quits, ctrl-a ctrl-a... reaches Xen's own console.\n", flush=True)
-            return qemu.shell(machine, logs)
+            print(
+                "Dom0's console follows; ctrl-a x quits, six times ctrl-a switches to Xen's own and back.\n", flush=True
+            )
+            with ivshmem.served(machine, logs):
+                return qemu.shell(machine, logs)
         boot = pipeline.run(options, logs)
         problems = boot.problems()
         print(report.render(boot, options.its, options.label(), problems))

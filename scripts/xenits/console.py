@@ -18,7 +18,10 @@ _CRASHES = [
     # (what it is, expression)
     ("Xen panicked", re.compile(r"^\(XEN\).*Panic on CPU|Xen BUG at|^\(XEN\).*FATAL", re.IGNORECASE)),
     ("an assertion of Xen's failed", re.compile(r"\(XEN\).*Assertion '.*' failed")),
-    ("a data abort in Xen", re.compile(r"\(XEN\).*(Data Abort Trap\. Syndrome|Hypervisor Trap|Unexpected Trap)", re.IGNORECASE)),
+    (
+        "a data abort in Xen",
+        re.compile(r"\(XEN\).*(Data Abort Trap\. Syndrome|Hypervisor Trap|Unexpected Trap)", re.IGNORECASE),
+    ),
     ("Xen crashed", re.compile(r"\(XEN\).*(CPU\d+: Unexpected|Xen call trace|Manual reset required)")),
     ("Xen crashed Dom0", re.compile(r"\(XEN\).*(Domain 0 crashed|domain_crash|Hardware Dom0 crashed)")),
     ("Dom0's kernel panicked", re.compile(r"Kernel panic - not syncing")),

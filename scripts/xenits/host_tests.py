@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from . import rust
@@ -31,7 +32,7 @@ def _env() -> dict[str, str]:
     return {"CARGO_TARGET_DIR": str(rust.target_dir()), "CARGO_TERM_COLOR": "never"}
 
 
-def _cargo(context: Context, *words: str) -> list[Result]:
+def _cargo(context: Context, words: tuple[str, ...]) -> list[Result]:
     rust.add_cargo_to_path()
     run(["cargo", *words], context.log, cwd=REPO, env=_env(), what=f"cargo {words[0]} is not content")
     return [Result("cargo " + words[0])]
@@ -58,7 +59,7 @@ def _clippy_xen(context: Context) -> list[Result]:
     if not packages:
         raise StepError("no package of the workspace is for the hypervisor")
     chosen = [word for p in packages for word in ("-p", p)]
-    return _cargo(context, "clippy", *chosen, "--target", rust.XEN_TARGET, "--", "-D", "warnings")
+    return _cargo(context, ("clippy", *chosen, "--target", rust.XEN_TARGET, "--", "-D", "warnings"))
 
 
 _CARGO_LINE = re.compile(r"^test (\S.*?)(?: - should panic)? \.\.\. (ok|FAILED|ignored(?:, (.*))?)$")
@@ -101,9 +102,7 @@ def _cargo_test(context: Context, manifest: str) -> list[Result]:
     results = parse_cargo_test(done.stdout)
     if done.returncode != 0 and not any(r.failed for r in results):
         lines = [line for line in done.stdout.splitlines() if re.match(r"error|\s+-->", line)][:12]
-        results.append(
-            Result("cargo test", problems=("\n".join([f"ended with status {done.returncode}", *lines]),))
-        )
+        results.append(Result("cargo test", problems=("\n".join([f"ended with status {done.returncode}", *lines]),)))
     return results
 
 
@@ -147,15 +146,14 @@ def cases() -> Iterable[Case]:
             continue
         place = manifest.removesuffix("Cargo.toml").rstrip("/").replace("/", "-") or "workspace"
         at = ("--manifest-path", str(REPO / manifest))
-        yield Case(
-            f"rust/fmt/{place}", "cargo fmt --check", lambda c, at=at: _cargo(c, "fmt", "--all", *at, "--", "--check")
-        )
-        lint = ("--workspace", "--all-targets", *at, "--", "-D", "warnings")
-        yield Case(f"rust/clippy/{place}", "cargo clippy", lambda c, lint=lint: _cargo(c, "clippy", *lint))
+        fmt = ("fmt", "--all", *at, "--", "--check")
+        yield Case(f"rust/fmt/{place}", "cargo fmt --check", partial(_cargo, words=fmt))
+        clippy = ("clippy", "--workspace", "--all-targets", *at, "--", "-D", "warnings")
+        yield Case(f"rust/clippy/{place}", "cargo clippy", partial(_cargo, words=clippy))
         if manifest not in DOM0_ONLY:
-            yield Case(f"rust/clippy-{rust.XEN_TARGET}", "cargo clippy for what is linked into Xen", _clippy_xen)
-        yield Case(f"rust/test/{place}", "cargo test", lambda c, manifest=manifest: _cargo_test(c, manifest))
+            yield Case(f"rust/clippy/{rust.XEN_TARGET}", "cargo clippy for what is linked into Xen", _clippy_xen)
+        yield Case(f"rust/test/{place}", "cargo test", partial(_cargo_test, manifest=manifest))
     for folder in PYTHON_TESTS:
         if (REPO / folder).is_dir():
             name = folder.removesuffix("/tests").replace("/", "-")
-            yield Case(f"python/{name}", "unit tests in Python", lambda c, folder=folder: _unittest(c, folder))
+            yield Case(f"python/{name}", "unit tests in Python", partial(_unittest, folder=folder))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .errors import StepError
 from .layout import Stamp, cache_root, locked
-from .shell import output, run
+from .shell import Command, output, run
 
 HOST_SUITE = "bookworm"
 XEN_SUITE = "trixie"
@@ -174,7 +174,7 @@ class Apt:
         """Have package lists; `force` gets them anew because a download failed with the old ones."""
         if self._stamp().matches("lists") and not force:
             return
-        argv = ["apt-get", "-c", self.config, "-q", "update"]
+        argv: Command = ["apt-get", "-c", self.config, "-q", "update"]
         hint = "check the network and the mirror in /etc/apt, then run the same command again."
         try:
             run(argv, self.log)
@@ -191,7 +191,7 @@ class Apt:
                 "packages are missing, and neither are you root nor is there sudo: " + " ".join(packages),
                 hint=f"as root: apt-get install {' '.join(packages)}  (QEMU from {HOST_SUITE}-backports)",
             )
-        argv = [
+        argv: Command = [
             *root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-c", self.config,
             # Files of root's are kept apart from what the user downloads.
             "-o", f"Dir::Cache::archives={self.home}/install", "-o", "Dir::Cache::pkgcache=",
@@ -206,14 +206,14 @@ class Apt:
         name, _, arch = package.partition(":")
         have = sorted(self.debs.glob(f"{name}_*_{arch or self.arch}.deb"), key=lambda p: p.stat().st_mtime)
         if not have:
-            argv = ["apt-get", "-c", self.config, "-q", "download", package]
+            argv: Command = ["apt-get", "-c", self.config, "-q", "download", package]
             self._twice(argv, f"cannot download {package}", "check the network, then try again.", cwd=self.debs)
             have = sorted(self.debs.glob(f"{name}_*_{arch or self.arch}.deb"))
         if not have:
             raise StepError(f"apt-get download {package} left no file in {self.debs}", log=self.log)
         return have[-1]
 
-    def _twice(self, argv: list[str | Path], what: str, hint: str, cwd: Path | None = None) -> None:
+    def _twice(self, argv: Command, what: str, hint: str, cwd: Path | None = None) -> None:
         try:
             run(argv, self.log, cwd=cwd)
         except StepError:
@@ -224,7 +224,7 @@ class Apt:
     def dependency(self, package: str, pattern: str) -> str:
         """The one package that `package` depends on whose name matches `pattern`."""
         self.refresh()
-        argv = ["apt-cache", "-c", self.config, "show", "--no-all-versions", package]
+        argv: Command = ["apt-cache", "-c", self.config, "show", "--no-all-versions", package]
         match = re.search(r"^Depends: (.*)$", output(argv, self.log), re.MULTILINE)
         words = re.split(r"[,|]", match[1]) if match else []
         names = [n for w in words if re.fullmatch(pattern, n := re.split(r"[\s:(]", w.strip(), maxsplit=1)[0])]
@@ -255,7 +255,7 @@ class Apt:
         path = self.debs / name
         if not path.exists() or _sha256(path) != sha256:
             path.unlink(missing_ok=True)
-            argv = [
+            argv: Command = [
                 "apt-get", "-c", self.config, "-q", "source", "--download-only", "--tar-only", f"{package}={version}",
             ]  # fmt: skip
             self._twice(argv, f"cannot download {name}", "check the network, then try again.", cwd=self.debs)
@@ -283,9 +283,7 @@ def _sudo_is_silent() -> bool:
 def qemu_version() -> tuple[int, int] | None:
     """Version of the QEMU that is installed, if one is."""
     try:
-        text = subprocess.run(
-            ["qemu-system-aarch64", "--version"], capture_output=True, text=True, check=False
-        ).stdout
+        text = subprocess.run(["qemu-system-aarch64", "--version"], capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
         return None
     match = re.search(r"version (\d+)\.(\d+)", text)

@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import devices as devices_module
-from . import dom0, packages, qemu, rust, xen_source
-from .errors import StepError
+from . import dom0, ivshmem, packages, qemu, rust, xen_source
 from .layout import locked
 from .steps import Steps
 from .xen_build import Image, Variant, XenBuild
@@ -103,11 +101,7 @@ def run(options: Options, logs: Path, quiet: bool = False) -> qemu.Boot:
     steps = Steps(BUILD_STEPS + BOOT_STEPS, logs, quiet=quiet)
     build_xen(options, steps, with_qemu=True)
     target = machine(options, steps)
-    with ExitStack() as stack, steps.step("boot Dom0") as step:
-        if target.devices.ivshmem:
-            raise StepError("ivshmem devices need dom0/ivshmem, which is not there yet")
+    with steps.step("boot Dom0") as step, ivshmem.served(target, logs):
         boot = qemu.boot(target, logs, options.limit)
-        problems = boot.problems()
-        step.say("see the report" if problems else boot.ended)
-        del stack
+        step.say("see the report" if boot.problems() else boot.ended)
     return boot

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import selectors
@@ -17,6 +16,7 @@ from pathlib import Path
 from .console import Console
 from .devices import Devices
 from .errors import StepError
+from .processes import die_with_parent
 
 KERNEL_ADDRESS = 0x4900_0000
 MEMORY = "2G"
@@ -26,8 +26,6 @@ GRACE = 3.0
 BENIGN_GUEST_ERRORS: list[re.Pattern[str]] = [
     # None: Xen and Linux do nothing on this machine that QEMU finds fault with.
 ]
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -44,6 +42,8 @@ class Machine:
     xen_args: list[str] = field(default_factory=list)
     dom0_args: list[str] = field(default_factory=list)
     ivshmem_sockets: list[Path] = field(default_factory=list)
+    qmp: Path | None = None
+    """A socket for QEMU's control protocol, for what changes links while Dom0 runs."""
 
     def xen_command_line(self) -> str:
         """Xen's command line; with many vCPUs its scheduler must not trap on every WFI."""
@@ -56,8 +56,18 @@ class Machine:
         """Linux' command line, with the name of the scenario to run."""
         words = ["console=hvc0", "rdinit=/init"]
         if self.test:
-            words.append(f"xenits.test={self.test}")
+            words.append(f"xenits.test={self.scenario()}")
         return " ".join(words + self.dom0_args)
+
+    def scenario(self) -> str:
+        """The scenario, told how many devices it must find unless its options say so already."""
+        name, *options = self.test.split(",")
+        if name == "shell":
+            return self.test
+        given = {o.split("=", 1)[0] for o in options}
+        if "nvme" not in given and self.devices.nvme != 1:
+            options.append(f"nvme={self.devices.nvme}")
+        return ",".join([name, *options])
 
     def initrd_address(self) -> int:
         """After the kernel, with room for the part of it that is not in the file."""
@@ -77,6 +87,7 @@ class Machine:
                        f"bootargs={_comma(self.dom0_command_line())}",
             "-device", f"guest-loader,addr={self.initrd_address():#x},initrd={_comma(self.initrd)}",
             *self.devices.arguments(self.ivshmem_sockets),
+            *(["-qmp", f"unix:{self.qmp},server=on,wait=off"] if self.qmp else []),
         ]  # fmt: skip
 
 
@@ -108,11 +119,6 @@ class Boot:
         return found
 
 
-def _die_with_parent() -> None:
-    """So that QEMU does not go on alone if we are killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def boot(machine: Machine, logs: Path, limit: float) -> Boot:
     """Boot and wait for the end: a power-off, a crash, or the limit in seconds."""
     serial = logs / "serial.log"
@@ -126,7 +132,7 @@ def boot(machine: Machine, logs: Path, limit: float) -> Boot:
     with open(serial, "wb") as out, open(said, "wb") as err:
         try:
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, preexec_fn=_die_with_parent
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, preexec_fn=die_with_parent
             )
         except FileNotFoundError:
             raise StepError("qemu-system-aarch64 is not installed") from None
@@ -191,4 +197,4 @@ def shell(machine: Machine, logs: Path) -> int:
     """Give the terminal to the console; QEMU's own keys (ctrl-a x) end it."""
     argv = [*machine.command(logs / "guest-errors.log"), "-serial", "mon:stdio"]
     (logs / "qemu.cmd").write_text(shlex.join(argv) + "\n", encoding="utf-8")
-    return subprocess.run(argv, check=False, preexec_fn=_die_with_parent).returncode
+    return subprocess.run(argv, check=False, preexec_fn=die_with_parent).returncode

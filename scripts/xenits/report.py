@@ -31,7 +31,8 @@ def interrupts(console: Console) -> list[str]:
     lines = []
     if len(shown) > ROWS:
         busy = [i for i in shown if i.total]
-        lines.append(f"  {len(shown)} vectors, {len(busy)} of them fired; the {ROWS} busiest:")
+        which = f"the {ROWS} busiest" if len(busy) > ROWS else "these"
+        lines.append(f"  {len(shown)} vectors, {len(busy)} of them fired; {which}:")
         shown = sorted(busy, key=lambda i: -i.total)[:ROWS]
     head = ["irq", "source", "vector", *(f"cpu{n}" for n in range(cpus)), "total"]
     rows = [[i.irq, i.source, i.name, *map(str, i.counts), *[""] * (cpus - len(i.counts)), str(i.total)] for i in shown]

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from .errors import StepError
 
+Command = Sequence[str | Path]
+"""A program and its arguments."""
+
 _TELLING = re.compile(
     r"\berror\b|\bE:|\bfatal\b|undefined reference|\*\*\*|No such file|FAILED|multiple definition|panicked",
     re.IGNORECASE,
@@ -19,7 +22,7 @@ _TELLING = re.compile(
 
 
 def run(
-    argv: Sequence[str | Path],
+    argv: Command,
     log: Path,
     *,
     cwd: Path | None = None,
@@ -54,7 +57,7 @@ def run(
         )
 
 
-def output(argv: Sequence[str | Path], log: Path, *, cwd: Path | None = None, what: str = "", hint: str = "") -> str:
+def output(argv: Command, log: Path, *, cwd: Path | None = None, what: str = "", hint: str = "") -> str:
     """Run `argv` and give its standard output; what it says on standard error goes to `log`."""
     words = [str(a) for a in argv]
     with open(log, "a", encoding="utf-8") as err:

@@ -12,7 +12,17 @@ from .errors import StepError
 from .layout import REPO, Stamp, cache_root, digest, digest_files, files_below
 from .shell import output, run
 
-RUST_INPUTS = ("Cargo.toml", "Cargo.lock", "build.rs", "rust-toolchain.toml", ".cargo", "src", "include", "rust", "vendor")
+RUST_INPUTS = (
+    "Cargo.toml",
+    "Cargo.lock",
+    "build.rs",
+    "rust-toolchain.toml",
+    ".cargo",
+    "src",
+    "include",
+    "rust",
+    "vendor",
+)
 """What the Rust half of Xen is built from; scripts, tests and documents are not in it."""
 
 
@@ -114,6 +124,7 @@ class XenBuild:
         }
         if self.variant.its == "rust":
             files = [f for name in RUST_INPUTS if (REPO / name).exists() for f in files_below(REPO / name)]
+            inputs["repository"] = str(REPO)
             inputs["rust"] = digest_files(files, REPO)
             inputs["rustc"] = rust.version(log)
         return inputs

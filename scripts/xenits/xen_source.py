@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import StepError
 from .layout import REPO, Stamp, cache_root, digest, digest_files, locked
 from .packages import Apt
-from .shell import output, run
+from .shell import Command, output, run
 
 XEN_SERIES = "4.20"
 """The version that is fetched when the user names no tree."""
@@ -130,7 +130,7 @@ def tree_version(tree: Path) -> str:
 def _tree_files(tree: Path, log: Path) -> list[str]:
     """Names of the source files of a tree, without what a build left in it."""
     if (tree / ".git").exists() and shutil.which("git"):
-        argv = ["git", "-C", tree, "-c", f"safe.directory={tree}", "ls-files", "-z", "--cached", "--others",
+        argv: Command = ["git", "-C", tree, "-c", f"safe.directory={tree}", "ls-files", "-z", "--cached", "--others",
                 "--exclude-standard"]  # fmt: skip
         names = output(argv, log, what=f"git cannot list {tree}").split("\0")
         return sorted(n for n in names if n and os.path.lexists(tree / n) and not (tree / n).is_dir())
