@@ -45,7 +45,8 @@ class CommandLine(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         kernel = Path(folder.name, "with,comma")
         kernel.write_bytes(b"\0" * 4096)
-        return qemu.Machine(Path("/xen"), kernel, Path("/initrd"), devices.Devices(), **options)
+        options.setdefault("devices", devices.Devices(nvme=1))
+        return qemu.Machine(Path("/xen"), kernel, Path("/initrd"), **options)
 
     def test_many_cpus_get_the_null_scheduler(self):
         self.assertNotIn("sched=null", self.machine(smp=2).xen_command_line())
@@ -55,6 +56,12 @@ class CommandLine(unittest.TestCase):
         machine = self.machine(xen_args=["loglvl=all"], dom0_args=["quiet"], test="storm,rate=5")
         self.assertTrue(machine.xen_command_line().endswith(" loglvl=all"))
         self.assertTrue(machine.dom0_command_line().endswith("xenits.test=storm,rate=5 quiet"))
+
+    def test_the_scenario_is_told_how_many_devices_there_are(self):
+        four = devices.Devices(nvme=4)
+        self.assertEqual(self.machine(devices=four, test="smoke,reads=9").scenario(), "smoke,reads=9,nvme=4")
+        self.assertEqual(self.machine(devices=four, test="smoke,nvme=2").scenario(), "smoke,nvme=2")
+        self.assertEqual(self.machine(devices=four, test="shell").scenario(), "shell")
 
     def test_commas_are_doubled(self):
         command = " ".join(self.machine(test="smoke,n=1").command(Path("/errors")))
