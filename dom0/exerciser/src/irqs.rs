@@ -29,12 +29,6 @@ impl Irq {
     pub fn total(&self) -> u64 {
         self.counts.values().sum()
     }
-
-    /// PCI requester ID (bus, device, function), where the chip is `ITS-MSI`
-    /// and Linux composed `hwirq` from it.
-    pub fn requester(&self) -> u64 {
-        self.hwirq >> 11
-    }
 }
 
 impl fmt::Display for Irq {
@@ -149,7 +143,7 @@ mod tests {
         let now = Snapshot::parse(TEXT).expect("parses");
         assert_eq!(now.irqs.len(), 5);
         let irq = now.named("nvme0q0").expect("found");
-        assert_eq!((irq.number, irq.hwirq, irq.requester()), (45, 16384, 8));
+        assert_eq!((irq.number, irq.hwirq), (45, 16384));
         assert_eq!(irq.counts, BTreeMap::from([(0, 3), (2, 2000)]));
         assert_eq!(irq.total(), 2003);
         assert_eq!(now.its().count(), 3);

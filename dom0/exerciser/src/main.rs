@@ -14,9 +14,14 @@
 //! | `XENITS: irq <irq> <chip>/<hwirq> <name> <count>...` | final table, a count for each CPU on-line |
 //! | `XENITS: done` | the end; without it, the run counts as failed |
 
+mod hotplug;
 mod irqs;
+mod ivshmem;
+mod move_irqs;
+mod net;
 mod nvme;
 mod options;
+mod rebind;
 mod report;
 mod scenario;
 mod sysfs;
@@ -86,7 +91,10 @@ fn exercise(report: &mut Report) -> Result<(), String> {
     ));
     watch(options.number("timeout", TIMEOUT)?)?;
     if options.scenario != "count" || options.text("key").is_some() {
-        sysfs::load_modules(|_| String::new())?;
+        let fault = fault(options.text("sabotage"))?;
+        sysfs::load_modules(|name| {
+            if name == "xenits_ivshmem.ko" { fault.clone() } else { String::new() }
+        })?;
     }
     if options.scenario == "shell" {
         return shell(report);
@@ -101,6 +109,18 @@ fn exercise(report: &mut Report) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// A fault for the ivshmem driver to make, as `ignore:5`, which shows that the checks notice: its
+/// module parameter.
+fn fault(text: Option<&str>) -> Result<String, String> {
+    let Some(text) = text else { return Ok(String::new()) };
+    let (kind, vector) = text.split_once(':').ok_or("sabotage is <kind>:<vector>")?;
+    let vector: u8 = vector.parse().map_err(|_| format!("sabotage: odd vector '{vector}'"))?;
+    match kind {
+        "ignore" | "once" | "double" | "cpu" => Ok(format!("break_{kind}={vector}")),
+        _ => Err(format!("sabotage: no fault '{kind}'")),
+    }
 }
 
 /// Ends a run that hangs, with a line that says so.

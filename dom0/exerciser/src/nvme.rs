@@ -70,11 +70,11 @@ fn disk_of(entry: &str) -> Option<String> {
 ///
 /// # Errors
 /// There are fewer after a while; more are an error too, because a test would leave them out.
-pub fn expect(count: usize) -> Result<Vec<Nvme>, String> {
-    let ready = || Ok(all().is_ok_and(|found| found.len() >= count));
+pub fn expect(count: u64) -> Result<Vec<Nvme>, String> {
+    let ready = || Ok(all().is_ok_and(|found| found.len() as u64 >= count));
     let waited = sysfs::wait_for("NVMe controllers", Duration::from_secs(40), ready);
     let found = all()?;
-    if found.len() == count {
+    if found.len() as u64 == count {
         return Ok(found);
     }
     waited?;
@@ -82,6 +82,11 @@ pub fn expect(count: usize) -> Result<Vec<Nvme>, String> {
 }
 
 impl Nvme {
+    /// Address of the PCI device, such as `0000:00:01.0`.
+    pub fn address(&self) -> String {
+        sysfs::last(&self.pci)
+    }
+
     /// The queue that a CPU's requests go to: 1 for the first I/O queue, as in its interrupt's name.
     ///
     /// # Errors
@@ -108,6 +113,21 @@ impl Nvme {
             .custom_flags(OFlags::DIRECT.bits().cast_signed())
             .open(&path)
             .map_err(|error| format!("{path}: {error}"))
+    }
+
+    /// Waits until the kernel's own first reads, as for partitions, are over.
+    ///
+    /// # Errors
+    /// They are not after a while.
+    pub fn quiet(&self) -> Result<(), String> {
+        let mut last = sysfs::interrupts()?;
+        sysfs::wait_for(&format!("{} to become quiet", self.name), Duration::from_secs(20), || {
+            std::thread::sleep(Duration::from_millis(30));
+            let now = sysfs::interrupts()?;
+            let still = now.since(&last).its().all(|irq| irq.total() == 0 || !self.owns(&irq.name));
+            last = now;
+            Ok(still)
+        })
     }
 
     /// Reads `count` blocks one after the other.
@@ -203,6 +223,10 @@ impl Nvme {
     pub fn io_vectors(&self) -> Result<Vec<String>, String> {
         let now = sysfs::interrupts()?;
         Ok(now.its().map(|irq| irq.name.clone()).filter(|name| self.owns_io_vector(name)).collect())
+    }
+
+    fn owns(&self, name: &str) -> bool {
+        name == format!("{}q0", self.name) || self.owns_io_vector(name)
     }
 
     fn owns_io_vector(&self, name: &str) -> bool {

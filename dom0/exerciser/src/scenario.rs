@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Scenarios: each is a list of checks, composed from what the devices offer.
 
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use crate::hotplug;
+use crate::ivshmem::{self, Ivshmem, Pace};
+use crate::move_irqs;
+use crate::net;
 use crate::nvme::{self, Nvme};
 use crate::options::Options;
+use crate::rebind;
 use crate::report::{Outcome, Report};
 use crate::sysfs;
 
@@ -31,6 +39,10 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
     let (own, build): (&[&str], Build) = match options.scenario.as_str() {
         "smoke" => (&[], smoke),
         "count" => (&[], count),
+        "multi" => (&["net", "ivshmem", "rounds", "flaps"], multi),
+        "affinity" => (&["ivshmem", "vectors", "changes", "seed", "pause"], affinity),
+        "rebind" => (&["ivshmem", "count", "rescans"], rebind),
+        "hotplug" => (&["ivshmem", "cycles", "pause"], hotplug),
         other => return Err(format!("unknown scenario '{other}'")),
     };
     let unknown = options.unknown(&[&COMMON, own].concat());
@@ -66,7 +78,7 @@ fn log_check(pciadd: bool) -> Check {
 fn nvme_checks(nvme: &Nvme, reads: u64) -> Result<Vec<Check>, String> {
     let cpus = sysfs::online()?;
     let mut checks = Vec::new();
-    let mut queues = std::collections::BTreeSet::new();
+    let mut queues = BTreeSet::new();
     for (i, cpu) in cpus.iter().copied().enumerate() {
         // The first CPU takes what does not divide evenly.
         let share = reads / cpus.len() as u64;
@@ -94,7 +106,7 @@ fn nvme_checks(nvme: &Nvme, reads: u64) -> Result<Vec<Check>, String> {
 
 fn smoke(options: &Options) -> Result<Vec<Check>, String> {
     let reads = options.number("reads", 2000)?;
-    let devices = nvme::expect(usize::try_from(options.number("nvme", 1)?).unwrap_or(0))?;
+    let devices = nvme::expect(options.number("nvme", 1)?)?;
     let before = sysfs::interrupts()?;
     let mut checks = Vec::new();
     for device in &devices {
@@ -119,4 +131,132 @@ fn count(options: &Options) -> Result<Vec<Check>, String> {
     let devices = nvme::expect(1)?;
     let device = devices.into_iter().next().ok_or("no NVMe")?;
     Ok(vec![check("reads", move || device.reads_on(0, reads))])
+}
+
+/// A check that rings all vectors of a device.
+fn ring_check(name: &str, device: &Rc<Ivshmem>, pace: Pace, rounds: u64, pause_us: u64) -> Check {
+    let device = Rc::clone(device);
+    check(format!("{}-{name}", device.address), move || {
+        let rings = ivshmem::ring_and_check(&device, pace, rounds, pause_us)?;
+        Ok(format!("vectors={} rings={rings}", device.vectors()?))
+    })
+}
+
+/// Many devices, many queues: every vector there is must come, on its CPU, as often as it must.
+fn multi(options: &Options) -> Result<Vec<Check>, String> {
+    let reads = options.number("reads", 400)?;
+    let rounds = options.number("rounds", 20)?;
+    let flaps = options.number("flaps", 2)?;
+    let disks = nvme::expect(options.number("nvme", 4)?)?;
+    let nics = net::expect(options.number("net", 3)?)?;
+    let boards: Vec<Rc<Ivshmem>> =
+        ivshmem::expect(options.number("ivshmem", 2)?)?.into_iter().map(Rc::new).collect();
+    net::up(&nics)?;
+    let before = sysfs::interrupts()?;
+
+    let mut checks = Vec::new();
+    for disk in &disks {
+        checks.extend(nvme_checks(disk, reads)?);
+    }
+    if !nics.is_empty() {
+        let senders = nics.clone();
+        checks.push(check("net-traffic", move || net::traffic(&senders)));
+        if let Some(board) = boards.first().cloned() {
+            let nics = nics.clone();
+            checks.push(check("net-links", move || net::links(&nics, &board.memory()?, flaps)));
+        }
+    }
+    for board in &boards {
+        checks.push(ring_check("paced", board, Pace::Paced, rounds, 200));
+        checks.push(ring_check("storm", board, Pace::Storm, rounds * 5, 0));
+        // After the storm no vector may be stuck.
+        checks.push(ring_check("after-storm", board, Pace::Paced, 2, 200));
+    }
+    checks.push(check("every-vector", move || {
+        let delta = sysfs::interrupts()?.since(&before);
+        let silent: Vec<&str> =
+            delta.its().filter(|irq| irq.total() == 0).map(|irq| irq.name.as_str()).collect();
+        let vectors = delta.its().count();
+        match silent.first() {
+            None => Ok(format!("vectors={vectors}")),
+            Some(first) => Err(format!("{} of {vectors} never came, as {first}", silent.len())),
+        }
+    }));
+    checks.push(log_check(options.number("pciadd", 0)? != 0));
+    Ok(checks)
+}
+
+/// Vectors change their CPUs while they are raised all the time.
+fn affinity(options: &Options) -> Result<Vec<Check>, String> {
+    let vectors = options.number("vectors", 64)?;
+    let changes = options.number("changes", 400)?;
+    let boards = ivshmem::expect(options.number("ivshmem", 1)?)?;
+    let board = Rc::new(boards.into_iter().next().ok_or("this scenario needs an ivshmem")?);
+    let settings = move_irqs::Settings {
+        vectors: usize::try_from(vectors).unwrap_or(0),
+        changes,
+        seed: options.number("seed", 1)?,
+        pause_us: options.number("pause", 500)?,
+    };
+    let (first, second) = (Rc::clone(&board), Rc::clone(&board));
+    Ok(vec![
+        ring_check("before", &board, Pace::Paced, 2, 200),
+        check("each-change", move || move_irqs::each_change(&first, settings)),
+        check("bursts", move || move_irqs::bursts(&second, settings)),
+        ring_check("after", &board, Pace::Paced, 2, 200),
+        log_check(options.number("pciadd", 0)? != 0),
+    ])
+}
+
+/// Drivers and devices go and come back.
+fn rebind(options: &Options) -> Result<Vec<Check>, String> {
+    let count = options.number("count", 50)?;
+    let rescans = options.number("rescans", 5)?;
+    let disks = nvme::expect(options.number("nvme", 1)?)?;
+    let boards = ivshmem::expect(options.number("ivshmem", 0)?)?;
+    let mut checks = Vec::new();
+    for disk in disks {
+        let name = disk.address();
+        let again = disk.clone();
+        checks.push(check(format!("{name}-rebind"), move || rebind::nvme(&disk, count, false)));
+        checks.push(check(format!("{name}-rescan"), move || rebind::nvme(&again, rescans, true)));
+    }
+    for board in boards {
+        let name = board.address.clone();
+        let again = board.clone();
+        let binds = count.min(10);
+        checks.push(check(format!("{name}-rebind"), move || rebind::ivshmem(&board, binds, false)));
+        checks
+            .push(check(format!("{name}-rescan"), move || rebind::ivshmem(&again, rescans, true)));
+    }
+    checks.push(log_check(options.number("pciadd", 0)? != 0));
+    Ok(checks)
+}
+
+/// CPUs go off and on while interrupts are sent to them.
+fn hotplug(options: &Options) -> Result<Vec<Check>, String> {
+    let cycles = options.number("cycles", 3)?;
+    let pause = options.number("pause", 500)?;
+    let disks = nvme::expect(options.number("nvme", 1)?)?;
+    let boards = ivshmem::expect(options.number("ivshmem", 1)?)?;
+    let board = Rc::new(boards.into_iter().next().ok_or("this scenario needs an ivshmem")?);
+    let cpus: Vec<u32> = sysfs::online()?.into_iter().filter(|cpu| *cpu != 0).collect();
+    if cpus.is_empty() {
+        return Err("there is one CPU only, which cannot go off-line".to_owned());
+    }
+    let mut checks = vec![ring_check("before", &board, Pace::Paced, 2, 200)];
+    for cycle in 1..=cycles {
+        for cpu in cpus.iter().copied() {
+            let (board, disks) = (Rc::clone(&board), disks.clone());
+            checks.push(check(format!("cpu{cpu}-cycle{cycle}"), move || {
+                hotplug::cycle(cpu, &board, &disks, pause)
+            }));
+        }
+    }
+    checks.push(ring_check("after", &board, Pace::Paced, 2, 200));
+    for disk in &disks {
+        checks.extend(nvme_checks(disk, 200)?);
+    }
+    checks.push(log_check(options.number("pciadd", 0)? != 0));
+    Ok(checks)
 }
