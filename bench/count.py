@@ -225,7 +225,7 @@ def _arguments() -> argparse.Namespace:
     add("--gic", type=int, choices=(3, 4), default=3, help="version of the interrupt controller (default: 3)")
     add("--json", type=Path, metavar="OUT", help="write the results to this file")
     add("--baseline", type=Path, metavar="JSON", help="print this earlier run (of the C version) beside this one")
-    add("--check", action="store_true", help="fail if the limits in bench/limits.json, or the baseline, are exceeded")
+    add("--check", action="store_true", help="fail if bench/limits.json's limits, or the baseline, are exceeded")
     add("--build", choices=("release", "debug"), default="release", help="how Xen was built, for --check")
     add("--logs", type=Path, metavar="DIR", help="where the logs go (default: a new folder in the cache)")
     add("--xen-arg", action="append", default=[], metavar="WORD", help="one more word for Xen's command line")

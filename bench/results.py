@@ -136,6 +136,8 @@ def _parse_line(out: PluginOutput, words: list[str]) -> None:
 
 def _check(out: PluginOutput) -> None:
     """The plugin counts some things twice, in different ways: they must agree."""
+    if out.totals["overflows"]:
+        raise StepError(f"{out.totals['overflows']} calls were nested deeper than the plugin can follow")
     for function in out.functions.values():
         total = sum(insns * calls for (insns, _), calls in function.histogram.items())
         if total != function.total:

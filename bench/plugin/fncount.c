@@ -330,6 +330,8 @@ static void end_trip(const uint64_t *own)
 {
     struct frame *f = &frames[0];
 
+    if ( !trip.name )
+        return;
     while ( depth && frames[depth - 1].fn != &trip )
         pop_frame(false);
     if ( !depth )
