@@ -126,7 +126,9 @@ def run_command(argv: list[str]) -> int:
                 return qemu.shell(machine, logs)
         boot = pipeline.run(options, logs)
         problems = boot.problems()
-        print(report.render(boot, options.its, options.label(), problems))
+        text = report.render(boot, options.its, options.label(), problems)
+        (logs / "report.log").write_text(text + "\n", encoding="utf-8")
+        print(text)
         return 1 if problems else 0
     finally:
         if args.keep_logs:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from . import devices as devices_module
 from . import dom0, ivshmem, packages, qemu, rust, xen_source
+from .errors import StepError
 from .layout import locked
 from .steps import Steps
 from .xen_build import Image, Variant, XenBuild
@@ -58,9 +59,11 @@ def build_xen(options: Options, steps: Steps, with_qemu: bool) -> Image:
             source, had = xen_source.pinned(step.log)
             step.up_to_date(source.label) if had else step.say(f"{source.label}, SHA256 verified")
     with steps.step("Xen patches") as step:
+        if options.its == "rust" and not xen_source.patch_files(xen_source.tree_version(source.path)):
+            raise StepError("xen-patches/ has no patches, and the Rust ITS comes with them", hint="run with --its=c.")
         tree, key, remark, had = xen_source.patched(source, step.log)
         step.up_to_date(remark) if had else step.say(remark)
-    variant = Variant(options.its, options.debug, tuple(options.fragments), source.key, source.own)
+    variant = Variant(options.its, options.debug, tuple(options.fragments), source.place())
     build = XenBuild(variant, tree, key)
     with locked(f"build-{build.folder.name}"):
         with steps.step("configure Xen") as step:
@@ -103,5 +106,10 @@ def run(options: Options, logs: Path, quiet: bool = False) -> qemu.Boot:
     target = machine(options, steps)
     with steps.step("boot Dom0") as step, ivshmem.served(target, logs):
         boot = qemu.boot(target, logs, options.limit)
-        step.say("see the report" if boot.problems() else boot.ended)
+        if boot.problems():
+            step.say("see the report")
+        else:
+            step.say(boot.ended)
+            # Large, and of use only for a crash's addresses.
+            (logs / "xen-syms").unlink()
     return boot

@@ -52,6 +52,20 @@ def stats(console: Console, its: str) -> list[str]:
     return lines
 
 
+def telling_console(boot: Boot, before: int = 3, after: int = 14) -> list[str]:
+    """The lines around the first crash, or the last ones if nothing crashed."""
+    try:
+        text = boot.serial.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    lines = [line.strip("\r") for line in text.splitlines() if line.strip()]
+    if not boot.console.crashes:
+        return lines[-8:]
+    crash = boot.console.crashes[0][1]
+    at = next((i for i, line in enumerate(lines) if line.strip() == crash), len(lines) - after)
+    return lines[max(0, at - before) : at + after]
+
+
 def render(boot: Boot, its: str, label: str, problems: list[str]) -> str:
     """All of the report; its last line is PASS or FAIL."""
     console = boot.console
@@ -73,6 +87,7 @@ def render(boot: Boot, its: str, label: str, problems: list[str]) -> str:
     ]
     if problems:
         lines += ["FAIL"] + [f"  - {p}" for p in problems]
+        lines += ["", "On the console:", *(f"  | {line}" for line in telling_console(boot))]
         lines.append(f"  serial log: {boot.serial}")
     else:
         lines.append("PASS")

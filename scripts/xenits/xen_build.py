@@ -33,14 +33,14 @@ class Variant:
     its: str
     debug: bool
     fragments: tuple[Path, ...]
-    source_key: str
-    own_tree: bool
+    place: str
+    """`Source.place`: empty for the pinned tree."""
 
     def folder(self) -> Path:
         """The build folder in the cache."""
         name = f"{self.its}-{'debug' if self.debug else 'release'}"
-        if self.own_tree:
-            name += f"-{self.source_key}"
+        if self.place:
+            name += f"-{self.place}"
         if self.fragments:
             name += "-" + digest("\0".join(str(f.resolve()) for f in self.fragments))
         return cache_root() / "build" / name
@@ -91,16 +91,15 @@ class XenBuild:
         if fresh and config.exists() and stamp.matches(inputs):
             return True
         stamp.clear()
-        before = config.read_text(encoding="utf-8") if config.exists() else ""
+        old = (config.read_bytes(), config.stat().st_mtime_ns) if config.exists() else None
         run(self._make("arm64_defconfig"), log)
         text = config.read_text(encoding="utf-8")
         config.write_text(text + xen_config.render(self.symbols), encoding="utf-8")
         run(self._make("olddefconfig"), log)
-        after = config.read_text(encoding="utf-8")
-        self._check(after, log)
-        if before and before != after:
-            # Kconfig keeps track of single symbols; nothing to clean.
-            Stamp(self.folder / "build.stamp").clear()
+        self._check(config.read_text(encoding="utf-8"), log)
+        if old and config.read_bytes() == old[0]:
+            # With a newer time every object of Xen's would be built again.
+            os.utime(config, ns=(old[1], old[1]))
         stamp.write(inputs)
         return False
 

@@ -39,6 +39,10 @@ class Source:
     label: str
     own: bool
 
+    def place(self) -> str:
+        """A name for the tree that stays when its content changes; empty for the pinned one."""
+        return f"tree-{digest(str(self.path))}" if self.own else ""
+
 
 def pinned(log: Path) -> tuple[Source, bool]:
     """The newest 4.20 that Debian has. The flag tells whether it was already in the cache."""
@@ -177,6 +181,7 @@ def patched(source: Source, log: Path) -> tuple[Path, str, str, bool]:
         if tree.is_dir():
             os.utime(tree)
             return tree, key, remark, True
+        tree.parent.mkdir(exist_ok=True)
         _drop_old_patched(tree.parent)
         temp = tree.with_name("patching")
         shutil.rmtree(temp, ignore_errors=True)
