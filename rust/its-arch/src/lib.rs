@@ -33,3 +33,7 @@ pub mod gits;
 pub mod ids;
 pub mod memory;
 pub mod table;
+
+pub use command::{COMMAND_SIZE, Command, RawCommand, Rdbase};
+pub use ids::{CollectionId, DeviceId, EventBits, EventId, GuestPa, IdBits, Intid, Lpi, VcpuId};
+pub use table::LpiProperty;

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What Xen provides to the ITS component: implemented in Xen's
+ * xen/arch/arm/its-rust.c, called from rust/xen-sys, and from nowhere else.
+ *
+ * Nothing here shares a layout with Xen: domains, vCPUs and host ITSes are
+ * opaque pointers that the component got from Xen and only hands back.
+ *
+ * "Contexts" say where the component may call a service:
+ *   init   boot, or a CPU coming up
+ *   trap   a guest's trap or a hypercall: interrupts on, no vGIC lock held
+ *   vgic   v->arch.vgic.lock of the vCPU in question is held, interrupts off
+ *   any    all of them, and interrupt context
+ */
+#ifndef XEN_ITS_SERVICES_H
+#define XEN_ITS_SERVICES_H
+
+#ifdef XEN_ITS_BINDGEN
+/* bindgen runs without a C library. */
+typedef _Bool bool;
+typedef unsigned char uint8_t;
+typedef unsigned int uint32_t;
+typedef unsigned long uint64_t;
+typedef unsigned long size_t;
+#else
+#include <xen/types.h>
+#endif
+
+struct domain;
+struct vcpu;
+struct host_its;
+
+/* Memory. init, trap. Zeroed; NULL when there is none. */
+void *xen_its_svc_alloc(size_t size, size_t align);
+void xen_its_svc_free(void *ptr);
+
+/*
+ * A table that the ITS hardware reads or writes: zeroed, physically
+ * contiguous, written back to memory. *maddr is its machine address.
+ * init, trap.
+ */
+void *xen_its_svc_table_alloc(size_t size, size_t align, uint64_t *maddr);
+void xen_its_svc_table_free(void *ptr);
+
+/*
+ * A spinlock_t of Xen's lives in this storage. It holds one in every
+ * configuration of Xen, which its-rust.c checks at build time.
+ */
+struct xen_its_lock {
+    uint64_t storage[4];
+};
+
+void xen_its_svc_lock_init(struct xen_its_lock *lock);
+void xen_its_svc_lock(struct xen_its_lock *lock);                  /* trap */
+void xen_its_svc_unlock(struct xen_its_lock *lock);
+unsigned long xen_its_svc_lock_irqsave(struct xen_its_lock *lock); /* any */
+void xen_its_svc_unlock_irqrestore(struct xen_its_lock *lock,
+                                   unsigned long flags);
+
+/* v->arch.vgic.lock. any; after every lock above. */
+unsigned long xen_its_svc_vgic_lock(struct vcpu *v);
+void xen_its_svc_vgic_unlock(struct vcpu *v, unsigned long flags);
+
+/* System time in nanoseconds. any */
+uint64_t xen_its_svc_now(void);
+/* About a microsecond of waiting for hardware. any */
+void xen_its_svc_relax(void);
+
+/*
+ * Copy @len bytes from guest physical address @gpa. The range lies within
+ * one 4 KiB page. 0, or a negative errno when it is not RAM. trap
+ */
+int xen_its_svc_guest_read(struct domain *d, uint64_t gpa, void *buf,
+                           size_t len);
+
+/*
+ * Take a reference on the guest's RAM page at the page-aligned @gpa and
+ * return where Xen sees it, until the page is unpinned; NULL when it is not
+ * RAM. trap
+ */
+const void *xen_its_svc_page_pin(struct domain *d, uint64_t gpa);
+void xen_its_svc_page_unpin(const void *page);
+
+/*
+ * Queue slots: each vCPU has XEN_ITS_SLOTS of them, each a struct
+ * pending_irq that carries one LPI through Xen's in-flight and list register
+ * queues. All: vgic.
+ */
+#define XEN_ITS_SLOTS 16
+
+/* Put LPI @lpi on the vCPU's queues through the free slot @slot. */
+void xen_its_svc_slot_queue(struct vcpu *v, uint32_t slot, uint32_t lpi,
+                            uint8_t priority);
+/* The LPI in @slot fired again: raise it once more when the guest took it. */
+void xen_its_svc_slot_again(struct vcpu *v, uint32_t slot);
+/*
+ * Take the LPI in @slot back if it has not reached a list register: true,
+ * and the slot is free. False: it is in one, and nothing changed.
+ */
+bool xen_its_svc_slot_retract(struct vcpu *v, uint32_t slot);
+/*
+ * The same for the current vCPU, list registers included. Returns a set of
+ * XEN_ITS_EVICT_*: what the LPI was.
+ */
+#define XEN_ITS_EVICT_PENDING 1 /* not yet taken by the guest, or again */
+#define XEN_ITS_EVICT_ACTIVE  2 /* the guest handles it: the slot stays */
+uint32_t xen_its_svc_slot_evict(struct vcpu *v, uint32_t slot);
+/*
+ * Empty @slot of a vCPU that does not run and whose queues are being
+ * cleared. True when the LPI was still pending.
+ */
+bool xen_its_svc_slot_reset(struct vcpu *v, uint32_t slot);
+/* Have xen_its_sync() called before this vCPU next enters the guest. vgic */
+void xen_its_svc_request_sync(struct vcpu *v);
+
+/* Make a vCPU notice what was queued for it. any, vGIC lock not held */
+void xen_its_svc_kick(struct vcpu *v);
+
+/* The host ITS: GITS_CREADR as it is, the queue's slots, GITS_CWRITER. any */
+uint64_t xen_its_svc_host_creadr(const struct host_its *its);
+void xen_its_svc_host_write_command(struct host_its *its, uint64_t offset,
+                                    const uint64_t command[4]);
+/* Orders all commands written before it, then moves GITS_CWRITER. */
+void xen_its_svc_host_set_cwriter(struct host_its *its, uint64_t offset);
+
+/* Print one line; no newline at its end. any */
+#define XEN_ITS_LOG_GUEST 0 /* a guest's mistake: rate-limited */
+#define XEN_ITS_LOG_ERROR 1
+#define XEN_ITS_LOG_INFO  2
+void xen_its_svc_log(uint32_t level, const char *text, size_t len);
+
+/* The end: only reachable through a bug in the component. */
+void xen_its_svc_panic(uint32_t line) __attribute__((__noreturn__));
+
+#endif /* XEN_ITS_SERVICES_H */

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The devices of a domain: what each is on the host, and whether the guest
+//! has mapped it.
+
+use its_arch::{DeviceId, EventBits, EventId};
+
+use crate::env::Env;
+use crate::host::HostDevice;
+
+/// A device, seen from the guest: a virtual ITS and a DeviceID there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DeviceKey {
+    /// Index of the virtual ITS.
+    pub(crate) vits: u16,
+    /// The guest's DeviceID.
+    pub(crate) device: DeviceId,
+}
+
+/// A device that is assigned to a domain.
+pub(crate) struct Device<E: Env> {
+    /// Its mapping on the host ITS.
+    pub(crate) host: HostDevice<E>,
+    /// A hypercall announced it. Otherwise it came with the hardware domain's
+    /// MAPD, and goes with it.
+    pub(crate) announced: bool,
+    /// Number of EventID bits of the guest's MAPD; `None`: not mapped.
+    pub(crate) mapped: Option<EventBits>,
+}
+
+impl<E: Env> Device<E> {
+    /// The host LPI of `event`, if the guest may use that event.
+    pub(crate) fn host_lpi(&self, event: EventId) -> Option<its_arch::Lpi> {
+        if self.mapped?.contains(event) { self.host.lpi(event) } else { None }
+    }
+}

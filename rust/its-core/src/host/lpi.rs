@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The host's LPIs: who has which, and what each is for the guest.
+//!
+//! This table is also the interrupt translation table of the virtual ITSes:
+//! an event of a device has a fixed host LPI, and that LPI's entry names the
+//! virtual LPI which the guest mapped the event to.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use bitfield_struct::bitfield;
+use its_arch::{IdBits, Lpi};
+
+use crate::Error;
+use crate::bitmap::Bitmap;
+use crate::env::{Env, Lock, Once};
+
+/// LPIs are handed out in aligned blocks of this many.
+pub const BLOCK: u32 = 32;
+/// Entries in one page of the table: 4 KiB.
+const LPIS_PER_PAGE: u32 = 512;
+
+/// A host LPI that is assigned to a domain.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct HostEntry {
+    /// The virtual LPI's INTID; 0: the guest has not mapped the event.
+    pub vlpi: u32,
+    /// The domain.
+    pub domain: u16,
+    #[bits(15)]
+    __: u16,
+    /// It is assigned at all.
+    pub assigned: bool,
+}
+
+/// A run of host LPIs that belongs to one device. Given back by
+/// [`HostLpis::free`], not on drop: only the host ITS's confirmation makes
+/// that safe.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LpiRange {
+    first: Lpi,
+    count: u32,
+}
+
+impl LpiRange {
+    /// How many LPIs.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The LPI at position `index`.
+    pub fn get(&self, index: u32) -> Option<Lpi> {
+        if index < self.count {
+            Lpi::from_index(self.first.index().checked_add(index)?)
+        } else {
+            None
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Lpi> + '_ {
+        (0..self.count).filter_map(|index| self.get(index))
+    }
+}
+
+struct Allocator<E: Env> {
+    /// Blocks in use.
+    used: Bitmap<E>,
+    blocks: u32,
+}
+
+/// The host's LPIs. Looked up without a lock; allocated under one.
+pub struct HostLpis<E: Env> {
+    pages: E::Buf<E::Once<E::Buf<AtomicU64>>>,
+    allocator: E::Lock<Allocator<E>>,
+}
+
+impl<E: Env> HostLpis<E> {
+    /// All LPIs of `id_bits` bits, none assigned.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn new(id_bits: IdBits) -> Result<Self, Error> {
+        let lpis = u32::try_from(id_bits.lpis()).map_err(|_| Error::OutOfRange)?;
+        let blocks = lpis / BLOCK;
+        let pages = usize::try_from(lpis.div_ceil(LPIS_PER_PAGE)).map_err(|_| Error::OutOfRange)?;
+        Ok(Self {
+            pages: E::alloc(pages, |_| E::Once::new())?,
+            allocator: E::Lock::new(Allocator { used: Bitmap::new(blocks)?, blocks }),
+        })
+    }
+
+    #[inline]
+    fn slot(&self, lpi: Lpi) -> Option<&AtomicU64> {
+        let index = lpi.index();
+        #[expect(
+            clippy::as_conversions,
+            reason = "u32 to usize does not lose bits on 64-bit targets"
+        )]
+        let (page, offset) = ((index / LPIS_PER_PAGE) as usize, (index % LPIS_PER_PAGE) as usize);
+        self.pages.get(page)?.get()?.get(offset)
+    }
+
+    /// The entry of `lpi`, if it is assigned to a domain. IRQ context.
+    #[inline]
+    pub fn get(&self, lpi: Lpi) -> Option<HostEntry> {
+        let entry = HostEntry::from(self.slot(lpi)?.load(Ordering::Acquire));
+        if entry.assigned() { Some(entry) } else { None }
+    }
+
+    fn set(&self, lpi: Lpi, entry: HostEntry) {
+        if let Some(slot) = self.slot(lpi) {
+            slot.store(entry.into(), Ordering::Release);
+        }
+    }
+
+    /// The virtual LPI that the event behind `lpi` is mapped to.
+    pub fn vlpi(&self, lpi: Lpi) -> Option<Lpi> {
+        self.get(lpi).and_then(|entry| Lpi::new(entry.vlpi()))
+    }
+
+    /// Map the event behind the assigned `lpi` to a virtual LPI, or to none.
+    /// The device map lock of the domain that `lpi` is assigned to is held.
+    pub(crate) fn set_vlpi(&self, lpi: Lpi, vlpi: Option<Lpi>) {
+        if let Some(entry) = self.get(lpi) {
+            self.set(lpi, entry.with_vlpi(vlpi.map_or(0, Lpi::get)));
+        }
+    }
+
+    /// Assign a run of `count` LPIs, a power of two of at least [`BLOCK`], to
+    /// `domain`. Trap context.
+    ///
+    /// # Errors
+    /// [`Error::NoLpis`], [`Error::NoMemory`].
+    pub fn alloc(&self, domain: u16, count: u32) -> Result<LpiRange, Error> {
+        if !count.is_power_of_two() || count < BLOCK {
+            return Err(Error::OutOfRange);
+        }
+        let range = self.reserve(count)?;
+        let entry = HostEntry::new().with_domain(domain).with_assigned(true);
+        for lpi in range.iter() {
+            self.set(lpi, entry);
+        }
+        Ok(range)
+    }
+
+    fn reserve(&self, count: u32) -> Result<LpiRange, Error> {
+        let want = count / BLOCK;
+        let mut allocator = self.allocator.lock();
+        // Aligned runs keep large holes whole.
+        let mut block = 0_u32;
+        loop {
+            let end = block.checked_add(want).ok_or(Error::NoLpis)?;
+            if end > allocator.blocks {
+                return Err(Error::NoLpis);
+            }
+            match allocator.used.next(block).filter(|used| *used < end) {
+                None => break,
+                Some(used) => {
+                    let past = used.checked_add(1).ok_or(Error::NoLpis)?;
+                    block = past.checked_next_multiple_of(want).ok_or(Error::NoLpis)?;
+                }
+            }
+        }
+        let first = block.checked_mul(BLOCK).and_then(Lpi::from_index).ok_or(Error::NoLpis)?;
+        let range = LpiRange { first, count };
+        for lpi in range.iter() {
+            if self.slot(lpi).is_none() {
+                self.add_page(lpi)?;
+            }
+        }
+        for used in block..block.saturating_add(want) {
+            allocator.used.set(used);
+        }
+        Ok(range)
+    }
+
+    /// Allocate the page that holds the entry of `lpi`.
+    fn add_page(&self, lpi: Lpi) -> Result<(), Error> {
+        let page = usize::try_from(lpi.index() / LPIS_PER_PAGE).map_err(|_| Error::OutOfRange)?;
+        let cell = self.pages.get(page).ok_or(Error::NoLpis)?;
+        cell.set(E::alloc(512, |_| AtomicU64::new(0))?).map_err(|_| Error::Exists)
+    }
+
+    /// Take LPIs back that the host ITS no longer maps.
+    pub fn free(&self, range: LpiRange) {
+        for lpi in range.iter() {
+            self.set(lpi, HostEntry::new());
+        }
+        let mut allocator = self.allocator.lock();
+        let first = range.first.index() / BLOCK;
+        for block in first..first.saturating_add(range.count / BLOCK) {
+            allocator.used.clear(block);
+        }
+    }
+
+    /// Take LPIs away from their domain that the host ITS may still map: they
+    /// are nobody's, and are not handed out again.
+    pub fn retire(&self, range: LpiRange) {
+        for lpi in range.iter() {
+            self.set(lpi, HostEntry::new());
+        }
+    }
+
+    /// How many LPIs are assigned.
+    pub fn in_use(&self) -> u32 {
+        self.allocator.lock().used.count().saturating_mul(BLOCK)
+    }
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The command queue of a host ITS (IHI 0069, 5.3).
+
+use its_arch::gits::Creadr;
+use its_arch::{COMMAND_SIZE, Command, RawCommand};
+
+use crate::Error;
+use crate::env::{Env, HostHw, Lock};
+
+/// Longest wait for the hardware to make any progress, in nanoseconds. An
+/// implementation takes well under a microsecond a command.
+const PATIENCE_NS: u64 = 100_000_000;
+/// Polls without progress after which the clock is not believed.
+const PATIENCE_POLLS: u32 = 10_000_000;
+
+struct State {
+    /// Commands put in, since the start.
+    submitted: u64,
+    /// Commands known to have been executed.
+    completed: u64,
+}
+
+/// What to wait for: all commands up to one's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket(u64);
+
+/// The command queue of one host ITS. Commands are put in under its lock;
+/// waiting for them polls without it, so that others can put in theirs.
+pub struct Queue<E: Env> {
+    hw: E::HostHw,
+    state: E::IrqLock<State>,
+    slots: u64,
+}
+
+impl<E: Env> Queue<E> {
+    /// The empty queue of `bytes` bytes that GITS_CBASER points at, with
+    /// GITS_CWRITER and GITS_CREADR at 0.
+    pub(crate) fn new(hw: E::HostHw, bytes: u32) -> Result<Self, Error> {
+        let slots = u64::from(bytes).checked_div(COMMAND_SIZE).unwrap_or(0);
+        if slots < 2 {
+            return Err(Error::OutOfRange);
+        }
+        Ok(Self { hw, state: E::IrqLock::new(State { submitted: 0, completed: 0 }), slots })
+    }
+
+    /// Byte offset of the slot for command number `number`.
+    fn offset(&self, number: u64) -> u64 {
+        number.checked_rem(self.slots).unwrap_or(0).saturating_mul(COMMAND_SIZE)
+    }
+
+    /// Bring `completed` up to date with GITS_CREADR.
+    fn refresh(&self, state: &mut State) -> Result<(), Error> {
+        let creadr = Creadr::from(self.hw.creadr());
+        let at = creadr.byte_offset().checked_div(COMMAND_SIZE).unwrap_or(0);
+        if at >= self.slots {
+            return Err(Error::OutOfRange);
+        }
+        // How far the hardware is past what is known. It cannot be past what
+        // was submitted; if it says so, believe what is possible.
+        let known = state.completed.checked_rem(self.slots).unwrap_or(0);
+        let ahead = at.wrapping_add(self.slots).wrapping_sub(known).checked_rem(self.slots);
+        let outstanding = state.submitted.wrapping_sub(state.completed);
+        let done = ahead.unwrap_or(0).min(outstanding);
+        state.completed = state.completed.wrapping_add(done);
+        if creadr.stalled() && state.completed != state.submitted {
+            return Err(Error::Stalled);
+        }
+        Ok(())
+    }
+
+    /// Put one command in. When the queue is full, wait for room.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::Stalled`]; the command was not put in.
+    pub(crate) fn submit(&self, command: &Command) -> Result<Ticket, Error> {
+        let raw = command.encode();
+        let mut patience = Patience::<E>::new();
+        loop {
+            {
+                let mut state = self.state.lock();
+                let outstanding = state.submitted.wrapping_sub(state.completed);
+                // One slot stays empty: a full queue would look empty.
+                let room = self.slots.saturating_sub(1);
+                if outstanding >= room {
+                    self.refresh(&mut state)?;
+                }
+                if state.submitted.wrapping_sub(state.completed) < room {
+                    return Ok(self.append(&mut state, &raw));
+                }
+                patience.note(state.completed);
+            }
+            patience.wait()?;
+        }
+    }
+
+    fn append(&self, state: &mut State, raw: &RawCommand) -> Ticket {
+        self.hw.write_command(self.offset(state.submitted), raw);
+        state.submitted = state.submitted.wrapping_add(1);
+        self.hw.set_cwriter(self.offset(state.submitted));
+        Ticket(state.submitted)
+    }
+
+    /// Wait until the hardware has executed everything up to `ticket`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::Stalled`].
+    pub(crate) fn wait(&self, ticket: Ticket) -> Result<(), Error> {
+        let mut patience = Patience::<E>::new();
+        loop {
+            {
+                let mut state = self.state.lock();
+                let refreshed = self.refresh(&mut state);
+                // Numbers wrap after 2^64 commands: compare distances.
+                if state.submitted.wrapping_sub(state.completed)
+                    <= state.submitted.wrapping_sub(ticket.0)
+                {
+                    return Ok(());
+                }
+                refreshed?;
+                patience.note(state.completed);
+            }
+            patience.wait()?;
+        }
+    }
+
+    /// Commands put in, and commands executed as far as known.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.submitted, state.completed)
+    }
+}
+
+/// Bounds a wait by the time without progress.
+struct Patience<E: Env> {
+    last: Option<u64>,
+    deadline: u64,
+    polls: u32,
+    env: core::marker::PhantomData<E>,
+}
+
+impl<E: Env> Patience<E> {
+    fn new() -> Self {
+        Self { last: None, deadline: 0, polls: 0, env: core::marker::PhantomData }
+    }
+
+    /// The hardware has come as far as `completed`.
+    fn note(&mut self, completed: u64) {
+        if self.last != Some(completed) {
+            self.last = Some(completed);
+            self.deadline = E::now().saturating_add(PATIENCE_NS);
+            self.polls = 0;
+        }
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        self.polls = self.polls.saturating_add(1);
+        if E::now() > self.deadline || self.polls > PATIENCE_POLLS {
+            return Err(Error::TimedOut);
+        }
+        E::relax();
+        Ok(())
+    }
+}

@@ -1,0 +1,458 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The LPI side of one vCPU's redistributor: which of its LPIs are pending,
+//! and which of those travel through the vGIC's queues.
+//!
+//! A pending LPI of a vCPU is in exactly one of three places:
+//!
+//! * a queue slot: in Xen's queues, or in a list register;
+//! * the `ready` bitmap: enabled when last looked at, no slot was free;
+//! * the `dormant` bitmap: disabled when last looked at.
+//!
+//! An LPI in a slot may be in `dormant` as well: it fired again and is
+//! disabled by now.
+
+use core::sync::atomic::AtomicU64;
+
+use its_arch::{IdBits, Lpi};
+
+use crate::Error;
+use crate::bitmap::Bitmap;
+use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
+use crate::vlpi::PropertyTable;
+
+/// How often each thing happened on one vCPU.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Interrupts of devices, and of INT commands.
+    pub raised: u64,
+    /// LPIs that entered a slot.
+    pub queued: u64,
+    /// LPIs that fired again while in a slot.
+    pub merged: u64,
+    /// LPIs that fired while disabled.
+    pub disabled: u64,
+    /// LPIs that had to wait for a slot.
+    pub waited: u64,
+    /// LPIs that the guest has finished with.
+    pub done: u64,
+    /// LPIs taken back out of the queues: moved, cleared, disabled.
+    pub evicted: u64,
+}
+
+/// LPIs that have to be raised anew, once the vGIC lock is released.
+pub(crate) struct Displaced {
+    lpis: [Option<Lpi>; SLOTS],
+    used: usize,
+    /// The vCPU has to leave the guest: an LPI of it is in a list register.
+    pub(crate) kick: bool,
+}
+
+impl Displaced {
+    /// None yet.
+    pub(crate) const fn new() -> Self {
+        Self { lpis: [None; SLOTS], used: 0, kick: false }
+    }
+
+    fn push(&mut self, lpi: Lpi) {
+        if let Some(place) = self.lpis.get_mut(self.used) {
+            *place = Some(lpi);
+            self.used = self.used.saturating_add(1);
+        }
+    }
+
+    /// The LPIs.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Lpi> + '_ {
+        self.lpis.iter().take(self.used).flatten().copied()
+    }
+}
+
+/// What happens to the pending state of an LPI that is taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pending {
+    /// It is raised anew wherever the LPI belongs by then.
+    Keep,
+    /// It is forgotten.
+    Drop,
+}
+
+/// The LPIs of one vCPU. Under its vGIC lock.
+pub struct LpiState<E: Env> {
+    slots: [Option<Lpi>; SLOTS],
+    /// Slots to be emptied when the vCPU leaves the guest.
+    evict: u16,
+    /// Of those: the ones whose pending state is to be forgotten.
+    forget: u16,
+    ready: Bitmap<E>,
+    dormant: Bitmap<E>,
+    pub(crate) counters: Counters,
+}
+
+/// The bit of a slot in a set of slots.
+#[inline]
+const fn bit(slot: u8) -> u16 {
+    1_u16.wrapping_shl(slot as u32)
+}
+
+impl<E: Env> LpiState<E> {
+    /// No LPI is pending. Trap context.
+    pub(crate) fn new(id_bits: IdBits) -> Result<Self, Error> {
+        let lpis = u32::try_from(id_bits.lpis()).map_err(|_| Error::OutOfRange)?;
+        Ok(Self {
+            slots: [None; SLOTS],
+            evict: 0,
+            forget: 0,
+            ready: Bitmap::new(lpis)?,
+            dormant: Bitmap::new(lpis)?,
+            counters: Counters::default(),
+        })
+    }
+
+    /// Slots with their numbers.
+    fn numbered(&self) -> impl Iterator<Item = (u8, Option<Lpi>)> + '_ {
+        (0_u8..).zip(self.slots.iter().copied())
+    }
+
+    /// The slot that carries `lpi`.
+    #[inline]
+    pub fn slot_of(&self, lpi: Lpi) -> Option<u8> {
+        self.numbered().find(|(_, found)| *found == Some(lpi)).map(|(slot, _)| slot)
+    }
+
+    fn free_slot(&self) -> Option<u8> {
+        self.numbered().find(|(_, found)| found.is_none()).map(|(slot, _)| slot)
+    }
+
+    fn release(&mut self, slot: u8) -> Option<Lpi> {
+        self.evict &= !bit(slot);
+        self.forget &= !bit(slot);
+        self.slots.get_mut(usize::from(slot))?.take()
+    }
+
+    /// How many LPIs wait for a slot, and how many are disabled.
+    pub fn waiting(&self) -> (u32, u32) {
+        (self.ready.count(), self.dormant.count())
+    }
+
+    /// How many slots are in use.
+    pub fn in_slots(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    fn enqueue(&mut self, vcpu: &E::Vcpu, slot: u8, lpi: Lpi, priority: u8) {
+        if let Some(place) = self.slots.get_mut(usize::from(slot)) {
+            *place = Some(lpi);
+            self.counters.queued = self.counters.queued.wrapping_add(1);
+            vcpu.queue(slot, lpi, priority);
+        }
+    }
+
+    /// An LPI of this vCPU is pending: get it on its way. True if the vCPU
+    /// has to be told.
+    pub(crate) fn raise(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi) -> bool {
+        let property = table.get(lpi);
+        if let Some(slot) = self.slot_of(lpi)
+            && property.enabled()
+        {
+            // If it was about to be taken away, it has come back.
+            self.evict &= !bit(slot);
+            self.forget &= !bit(slot);
+            self.counters.merged = self.counters.merged.wrapping_add(1);
+            vcpu.again(slot);
+            return true;
+        }
+        if !property.enabled() {
+            self.counters.disabled = self.counters.disabled.wrapping_add(1);
+            self.dormant.set(lpi.index());
+            return false;
+        }
+        self.place(vcpu, table, lpi, property.priority())
+    }
+
+    /// Give an enabled LPI that is in no slot a slot, or let it wait.
+    fn place(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi, priority: u8) -> bool {
+        if let Some(slot) = self.free_slot() {
+            self.enqueue(vcpu, slot, lpi, priority);
+            return true;
+        }
+        self.counters.waited = self.counters.waited.wrapping_add(1);
+        // All slots are taken: the least urgent LPI that has not reached a
+        // list register steps back, if it is less urgent than this one.
+        let mut tried = self.evict;
+        for _ in 0..SLOTS {
+            let victim = self
+                .numbered()
+                .filter(|(slot, _)| tried & bit(*slot) == 0)
+                .filter_map(|(slot, found)| found.map(|found| (slot, table.get(found).priority())))
+                .filter(|(_, found)| *found > priority)
+                .max_by_key(|(_, found)| *found);
+            let Some((slot, _)) = victim else { break };
+            tried |= bit(slot);
+            if vcpu.retract(slot) {
+                if let Some(victim) = self.release(slot) {
+                    self.ready.set(victim.index());
+                }
+                self.enqueue(vcpu, slot, lpi, priority);
+                return true;
+            }
+        }
+        self.ready.set(lpi.index());
+        false
+    }
+
+    /// Fill free slots with the most urgent LPIs that wait. True if the vCPU
+    /// has to be told.
+    fn refill(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
+        let mut queued = false;
+        while self.ready.count() != 0 {
+            let Some(slot) = self.free_slot() else { break };
+            let Some((lpi, priority)) = self.most_urgent(table) else { break };
+            self.ready.clear(lpi.index());
+            self.enqueue(vcpu, slot, lpi, priority);
+            queued = true;
+        }
+        queued
+    }
+
+    /// The enabled LPI of the lowest priority value, then of the lowest
+    /// INTID, among those that wait for a slot. Those that were disabled
+    /// meanwhile become dormant.
+    fn most_urgent(&mut self, table: &PropertyTable<E>) -> Option<(Lpi, u8)> {
+        let mut best: Option<(Lpi, u8)> = None;
+        let mut from = 0;
+        while let Some(index) = self.ready.next(from) {
+            from = index.saturating_add(1);
+            let Some(lpi) = Lpi::from_index(index) else { continue };
+            let property = table.get(lpi);
+            if !property.enabled() {
+                self.ready.clear(index);
+                self.dormant.set(index);
+            } else if best.is_none_or(|(_, priority)| property.priority() < priority) {
+                best = Some((lpi, property.priority()));
+                if property.priority() == 0 {
+                    break;
+                }
+            }
+        }
+        best
+    }
+
+    /// The guest is done with the LPI in `slot`, and Xen took it off its
+    /// queues.
+    pub(crate) fn done(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, slot: u8) {
+        if self.release(slot).is_some() {
+            self.counters.done = self.counters.done.wrapping_add(1);
+        }
+        self.refill(vcpu, table);
+    }
+
+    /// Take `lpi` away from this vCPU. What has to be raised anew goes to
+    /// `displaced`.
+    pub(crate) fn take(
+        &mut self,
+        vcpu: &E::Vcpu,
+        lpi: Lpi,
+        pending: Pending,
+        displaced: &mut Displaced,
+    ) {
+        let waited = self.ready.clear(lpi.index()) | self.dormant.clear(lpi.index());
+        if waited && pending == Pending::Keep {
+            displaced.push(lpi);
+        }
+        if let Some(slot) = self.slot_of(lpi) {
+            self.vacate(vcpu, slot, pending, displaced);
+        }
+    }
+
+    /// Empty a slot, now or when the vCPU leaves the guest.
+    fn vacate(&mut self, vcpu: &E::Vcpu, slot: u8, pending: Pending, displaced: &mut Displaced) {
+        if self.evict & bit(slot) == 0 && vcpu.retract(slot) {
+            self.counters.evicted = self.counters.evicted.wrapping_add(1);
+            if let Some(lpi) = self.release(slot)
+                && pending == Pending::Keep
+            {
+                displaced.push(lpi);
+            }
+            return;
+        }
+        if self.evict & bit(slot) == 0 {
+            self.evict |= bit(slot);
+            self.forget &= !bit(slot);
+        }
+        if pending == Pending::Drop {
+            self.forget |= bit(slot);
+        }
+        vcpu.request_sync();
+        displaced.kick = true;
+    }
+
+    /// The guest may have changed the property of `lpi` (INV).
+    pub(crate) fn refresh(
+        &mut self,
+        vcpu: &E::Vcpu,
+        table: &PropertyTable<E>,
+        lpi: Lpi,
+        displaced: &mut Displaced,
+    ) {
+        let enabled = table.get(lpi).enabled();
+        let waited =
+            if enabled { self.dormant.clear(lpi.index()) } else { self.ready.clear(lpi.index()) };
+        if waited {
+            displaced.push(lpi);
+        }
+        if !enabled && let Some(slot) = self.slot_of(lpi) {
+            self.vacate(vcpu, slot, Pending::Keep, displaced);
+        }
+    }
+
+    /// The guest may have changed any property (INVALL): give back the slots
+    /// of LPIs that are disabled by now.
+    pub(crate) fn refresh_slots(
+        &mut self,
+        vcpu: &E::Vcpu,
+        table: &PropertyTable<E>,
+        displaced: &mut Displaced,
+    ) {
+        self.vacate_where(vcpu, displaced, |lpi| !table.get(lpi).enabled());
+    }
+
+    /// Empty the slots of the LPIs for which `wanted` holds, keeping them
+    /// pending.
+    pub(crate) fn vacate_where(
+        &mut self,
+        vcpu: &E::Vcpu,
+        displaced: &mut Displaced,
+        wanted: impl Fn(Lpi) -> bool,
+    ) {
+        let slots = self.slots;
+        for (slot, lpi) in (0_u8..).zip(slots) {
+            if lpi.is_some_and(&wanted) {
+                self.vacate(vcpu, slot, Pending::Keep, displaced);
+            }
+        }
+    }
+
+    /// Take up to a batch of LPIs for which `wanted` holds out of the
+    /// bitmaps, from `from` on. Returns where to go on, if there is more.
+    pub(crate) fn take_waiting(
+        &mut self,
+        from: u32,
+        displaced: &mut Displaced,
+        dormant_only: bool,
+        wanted: impl Fn(Lpi) -> bool,
+    ) -> Option<u32> {
+        let mut at = from;
+        // Looks at a bounded number of LPIs, whatever `wanted` says of them.
+        for _ in 0..SLOTS {
+            let ready = if dormant_only { None } else { self.ready.next(at) };
+            let dormant = self.dormant.next(at);
+            let index = match (ready, dormant) {
+                (Some(a), Some(b)) => a.min(b),
+                (Some(one), None) | (None, Some(one)) => one,
+                (None, None) => return None,
+            };
+            at = index.saturating_add(1);
+            let Some(lpi) = Lpi::from_index(index) else { continue };
+            if wanted(lpi) {
+                if !dormant_only {
+                    self.ready.clear(index);
+                }
+                self.dormant.clear(index);
+                displaced.push(lpi);
+            }
+        }
+        Some(at)
+    }
+
+    /// The vCPU is about to enter the guest: empty the slots that were to be
+    /// emptied, list registers included. The vCPU is the current one.
+    pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> Displaced {
+        let mut displaced = Displaced::new();
+        let slots = self.slots;
+        for (slot, lpi) in (0_u8..).zip(slots) {
+            let (Some(lpi), true) = (lpi, self.evict & bit(slot) != 0) else { continue };
+            let forget = self.forget & bit(slot) != 0;
+            let was = vcpu.evict(slot);
+            self.counters.evicted = self.counters.evicted.wrapping_add(1);
+            self.evict &= !bit(slot);
+            self.forget &= !bit(slot);
+            if !was.active {
+                self.release(slot);
+            }
+            if was.pending && !forget {
+                displaced.push(lpi);
+            }
+        }
+        self.refill(vcpu, table);
+        displaced
+    }
+
+    /// The vCPU is switched on, and its vGIC queues were emptied: queue what
+    /// is pending anew.
+    pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
+        let slots = self.slots;
+        for (slot, lpi) in (0_u8..).zip(slots) {
+            let Some(lpi) = lpi else { continue };
+            let forget = self.forget & bit(slot) != 0;
+            if vcpu.reset(slot) && !forget {
+                self.ready.set(lpi.index());
+            }
+            self.release(slot);
+        }
+        self.refill(vcpu, table);
+    }
+
+    /// Mark LPIs pending that the guest's pending table says are: bit `n` of
+    /// `bits` is the LPI of index `first + n`.
+    pub(crate) fn preset(&mut self, first: u32, bits: u64) {
+        let mut rest = bits;
+        while rest != 0 {
+            self.dormant.set(first.saturating_add(rest.trailing_zeros()));
+            rest &= rest.wrapping_sub(1);
+        }
+    }
+}
+
+/// The LPI side of one vCPU's redistributor.
+pub(crate) struct Redist<E: Env> {
+    /// Set when the vCPU is created. The state is there once the guest has
+    /// enabled LPIs (GICR_CTLR.EnableLPIs), and stays.
+    pub(crate) lock: E::Once<E::VgicLock<Option<LpiState<E>>>>,
+    /// GICR_PENDBASER. Written under the domain's redistributor lock.
+    pub(crate) pendbaser: AtomicU64,
+}
+
+impl<E: Env> Redist<E> {
+    /// A redistributor whose vCPU does not exist yet.
+    pub(crate) fn new() -> Self {
+        Self { lock: E::Once::new(), pendbaser: AtomicU64::new(0) }
+    }
+
+    /// Run `work` on the vCPU's LPIs, under its vGIC lock. `None` before the
+    /// guest has enabled LPIs.
+    #[inline]
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut LpiState<E>, &E::Vcpu) -> R) -> Option<R> {
+        let lock = self.lock.get()?;
+        let mut guard = lock.lock();
+        guard.as_mut().map(|state| work(state, lock.vcpu()))
+    }
+
+    /// The same where the hypervisor holds the lock already.
+    pub(crate) fn with_held<R>(
+        &self,
+        held: &mut E::Held,
+        work: impl FnOnce(&mut LpiState<E>, &E::Vcpu) -> R,
+    ) -> Option<R> {
+        let lock = self.lock.get()?;
+        lock.with_held(held, |guard| guard.as_mut().map(|state| work(state, lock.vcpu())))?
+    }
+
+    /// Have the vCPU leave the guest, or wake up.
+    #[inline]
+    pub(crate) fn kick(&self) {
+        if let Some(lock) = self.lock.get() {
+            lock.vcpu().kick();
+        }
+    }
+}
+
+const _: () = assert!(SLOTS <= 16, "sets of slots are 16 bits wide");

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A virtual ITS: what the guest sees of it.
+//!
+//! * [`registers`](self): the MMIO frames
+//! * `queue`: fetching commands, a bounded number at a time
+//! * `exec`: what each command does
+
+mod exec;
+mod queue;
+mod registers;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use its_arch::DeviceId;
+use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, PageSize};
+use its_arch::memory::{Cacheability, Shareability};
+
+use crate::env::{Env, Lock};
+use crate::host::Host;
+
+/// Bytes of an entry in each of the tables that the guest provides. Nothing
+/// is ever stored there.
+const ENTRY_BYTES: u8 = 8;
+
+/// The registers, and what hangs on them.
+struct Registers {
+    enabled: bool,
+    cbaser: Cbaser,
+    /// Byte offset of GITS_CWRITER.
+    cwriter: u64,
+    /// Byte offset of GITS_CREADR. Copied to [`Vits::creadr`].
+    creadr: u64,
+    stalled: bool,
+    devices: Baser,
+    collections: Baser,
+    /// Commands executed, by command number.
+    executed: [u64; 16],
+    /// Commands skipped because of an error, or unknown.
+    skipped: u64,
+}
+
+/// One virtual ITS.
+pub struct Vits<E: Env> {
+    /// Its index in the domain, and that of the host ITS behind it.
+    index: u16,
+    device_bits: u8,
+    event_bits: its_arch::EventBits,
+    registers: E::Lock<Registers>,
+    /// GITS_CREADR, for readers that do not wait for a batch of commands.
+    creadr: AtomicU64,
+}
+
+/// The attributes that tables and queue have: what the hypervisor's own
+/// accesses are.
+const fn table(table_type: BaserType) -> Baser {
+    Baser::new()
+        .with_table_type(table_type)
+        .with_entry_size(ENTRY_BYTES - 1)
+        .with_page_size(PageSize::Size64K)
+        .with_shareability(Shareability::Inner)
+        .with_inner_cache(Cacheability::RaWaWb)
+}
+
+impl<E: Env> Vits<E> {
+    /// Virtual ITS number `index`, as after reset. Has the ID bits of host ITS
+    /// number `index`.
+    pub(crate) fn new(host: &Host<E>, index: usize) -> Self {
+        let config = host.its(index).map(|its| *its.config());
+        let (device_bits, event_bits) = config.map_or((1, its_arch::EventBits::MIN), |config| {
+            (config.device_bits, config.event_bits)
+        });
+        Self {
+            index: u16::try_from(index).unwrap_or(u16::MAX),
+            device_bits,
+            event_bits,
+            registers: E::Lock::new(Registers {
+                enabled: false,
+                cbaser: Cbaser::new()
+                    .with_shareability(Shareability::Inner)
+                    .with_inner_cache(Cacheability::RaWaWb),
+                cwriter: 0,
+                creadr: 0,
+                stalled: false,
+                devices: table(BaserType::Devices),
+                collections: table(BaserType::Collections),
+                executed: [0; 16],
+                skipped: 0,
+            }),
+            creadr: AtomicU64::new(0),
+        }
+    }
+
+    /// Index of the host ITS behind it.
+    pub(crate) fn host_its(&self) -> usize {
+        usize::from(self.index)
+    }
+
+    /// Commands executed by number, and commands skipped.
+    pub(crate) fn command_counts(&self) -> ([u64; 16], u64) {
+        let registers = self.registers.lock();
+        (registers.executed, registers.skipped)
+    }
+
+    fn publish_creadr(&self, registers: &Registers) {
+        let creadr = Creadr::from_byte_offset(registers.creadr).with_stalled(registers.stalled);
+        self.creadr.store(creadr.into(), Ordering::Release);
+    }
+
+    /// Does the guest's device table have room for `device`? What is in a
+    /// two-level table is not looked at: nothing depends on it.
+    fn device_in_range(&self, registers: &Registers, device: DeviceId) -> bool {
+        let devices = registers.devices;
+        devices.valid()
+            && u64::from(device.get()) < devices.capacity()
+            && u64::from(device.get()) >> self.device_bits.min(32) == 0
+    }
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The register frames: GITS_* of a virtual ITS (IHI 0069, 12.19), and the
+//! LPI registers among GICR_* (12.11).
+
+use core::sync::atomic::Ordering;
+
+use its_arch::access::{Width, read_part, write_part};
+use its_arch::gicr::{self, GicrCtlr, InvLpir, PendBaser, PropBaser};
+use its_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize, Typer};
+use its_arch::memory::{Cacheability, Shareability};
+use its_arch::{IdBits, VcpuId};
+
+use crate::Error;
+use crate::domain::{COLLECTION_BITS, Domain};
+use crate::env::{Env, Lock};
+use crate::host::Host;
+use crate::vits::{ENTRY_BYTES, Registers, Vits};
+
+/// Implementer and product of GITS_IIDR: what Xen has always said.
+const IIDR: u32 = 0x5800_034c;
+/// GITS_PIDR2: GICv3, and a JEP106 code is used.
+const PIDR2: u32 = 0x3b;
+
+/// A register of the ITS.
+enum Register {
+    Ctlr,
+    Cbaser,
+    Cwriter,
+    Creadr,
+    /// The device table.
+    Devices,
+    /// The collection table.
+    Collections,
+    /// A value that never changes.
+    Fixed(u64),
+    /// Reserved, not implemented, or write-only: RAZ/WI.
+    Nothing,
+}
+
+/// Registers of 64 bits: the offsets of their first bytes.
+const fn is_64bit(offset: u64) -> bool {
+    matches!(
+        offset & !7,
+        gits::GITS_TYPER | gits::GITS_CBASER | gits::GITS_CWRITER | gits::GITS_CREADR
+    ) || gits::baser_index(offset & !7).is_some()
+}
+
+impl<E: Env> Vits<E> {
+    fn typer(&self) -> Typer {
+        Typer::new()
+            .with_physical_lpis(true)
+            .with_itt_entry_size(ENTRY_BYTES - 1)
+            .with_id_bits(self.event_bits.field())
+            .with_devbits(self.device_bits.saturating_sub(1))
+            .with_cil(true)
+            .with_cid_bits(COLLECTION_BITS - 1)
+    }
+
+    /// The register at `offset`, and the byte in it, for a legal access.
+    fn register(&self, offset: u64, width: Width) -> Result<(Register, u64), Error> {
+        let legal = match width {
+            Width::Word => true,
+            // A pair of 32-bit registers cannot be reached in one access, but
+            // space without registers can.
+            Width::Double => {
+                !matches!(offset & !7, gits::GITS_CTLR | gits::GITS_MPAMIDR | gits::GITS_STATUSR)
+            }
+            Width::Byte | Width::Half => false,
+        };
+        if !legal || !width.is_aligned(offset) {
+            return Err(Error::BadAccess);
+        }
+        let base = if is_64bit(offset) { offset & !7 } else { offset & !3 };
+        let register = match base {
+            gits::GITS_CTLR => Register::Ctlr,
+            gits::GITS_IIDR => Register::Fixed(IIDR.into()),
+            gits::GITS_TYPER => Register::Fixed(self.typer().into()),
+            gits::GITS_CBASER => Register::Cbaser,
+            gits::GITS_CWRITER => Register::Cwriter,
+            gits::GITS_CREADR => Register::Creadr,
+            gits::GITS_PIDR2 => Register::Fixed(PIDR2.into()),
+            // The component identification of every CoreSight part.
+            gits::GITS_CIDR0 => Register::Fixed(0x0d),
+            gits::GITS_CIDR1 => Register::Fixed(0xf0),
+            gits::GITS_CIDR2 => Register::Fixed(0x05),
+            gits::GITS_CIDR3 => Register::Fixed(0xb1),
+            _ => match gits::baser_index(base) {
+                Some(0) => Register::Devices,
+                Some(1) => Register::Collections,
+                _ => Register::Nothing,
+            },
+        };
+        Ok((register, offset.wrapping_sub(base)))
+    }
+
+    fn read(&self, offset: u64, width: Width) -> Result<u64, Error> {
+        let (register, byte) = self.register(offset, width)?;
+        let value = match register {
+            Register::Ctlr => {
+                let registers = self.registers.lock();
+                Ctlr::new()
+                    .with_enabled(registers.enabled)
+                    .with_quiescent(!Self::has_work(&registers))
+                    .into_bits()
+                    .into()
+            }
+            Register::Cbaser => self.registers.lock().cbaser.into(),
+            Register::Cwriter => Cwriter::from_byte_offset(self.registers.lock().cwriter).into(),
+            Register::Creadr => self.creadr.load(Ordering::Acquire),
+            Register::Devices => self.registers.lock().devices.into(),
+            Register::Collections => self.registers.lock().collections.into(),
+            Register::Fixed(value) => value,
+            Register::Nothing => 0,
+        };
+        Ok(read_part(value, byte, width))
+    }
+
+    /// True if commands are left to execute.
+    fn write(
+        &self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        offset: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<bool, Error> {
+        let (register, byte) = self.register(offset, width)?;
+        let update =
+            |old: u64, mask: u64| (old & !mask) | (write_part(old, byte, width, value) & mask);
+        let mut registers = self.registers.lock();
+        match register {
+            Register::Ctlr => {
+                let written = write_part(0, byte, width, value) & u64::from(Ctlr::WRITE_MASK);
+                registers.enabled = written != 0;
+            }
+            // Base registers are fixed while the ITS is enabled; the
+            // architecture calls such a write UNPREDICTABLE.
+            Register::Cbaser if !registers.enabled => {
+                let cbaser = update(registers.cbaser.into(), Cbaser::WRITE_MASK);
+                registers.cbaser = sanitise_cbaser(Cbaser::from(cbaser));
+                // Starts with an empty queue.
+                registers.creadr = 0;
+                registers.cwriter = 0;
+                registers.stalled = false;
+                self.publish_creadr(&registers);
+            }
+            Register::Cwriter => {
+                let old = Cwriter::from_byte_offset(registers.cwriter);
+                let new = Cwriter::from(write_part(old.into(), byte, width, value));
+                // Beyond the queue: UNPREDICTABLE, and ignored.
+                if new.byte_offset() < registers.cbaser.size_bytes() {
+                    registers.cwriter = new.byte_offset();
+                }
+                if new.retry() && registers.stalled {
+                    registers.stalled = false;
+                    self.publish_creadr(&registers);
+                }
+            }
+            Register::Devices if !registers.enabled => {
+                let baser = update(registers.devices.into(), Baser::WRITE_MASK);
+                registers.devices = sanitise_baser(Baser::from(baser));
+                if !registers.devices.valid() {
+                    domain.unmap_all_devices(host, self.index);
+                }
+            }
+            Register::Collections if !registers.enabled => {
+                let baser = update(registers.collections.into(), Baser::WRITE_MASK);
+                registers.collections = sanitise_baser(Baser::from(baser)).with_indirect(false);
+                if !registers.collections.valid() {
+                    domain.unmap_all_collections(self.index);
+                }
+            }
+            Register::Cbaser
+            | Register::Devices
+            | Register::Collections
+            | Register::Creadr
+            | Register::Fixed(_)
+            | Register::Nothing => return Ok(false),
+        }
+        Ok(self.resume(domain, host, &mut registers))
+    }
+
+    /// Whatever was written, commands that are executable now are executed:
+    /// GITS_CWRITER may have been written before GITS_CTLR.Enabled.
+    fn resume(&self, domain: &Domain<E>, host: &Host<E>, registers: &mut Registers) -> bool {
+        self.process(domain, host, registers)
+    }
+}
+
+/// Outer Shareable is not offered.
+fn sanitise_shareability(asked: Shareability) -> Shareability {
+    match asked {
+        Shareability::NonShareable => Shareability::NonShareable,
+        _ => Shareability::Inner,
+    }
+}
+
+/// The hypervisor's accesses are cacheable; anything less is not offered.
+fn sanitise_inner(asked: Cacheability) -> Cacheability {
+    match asked {
+        Cacheability::DeviceOrInner | Cacheability::NonCacheable => Cacheability::RaWb,
+        other => other,
+    }
+}
+
+fn sanitise_cbaser(asked: Cbaser) -> Cbaser {
+    asked
+        .with_shareability(sanitise_shareability(asked.shareability()))
+        .with_inner_cache(sanitise_inner(asked.inner_cache()))
+}
+
+fn sanitise_baser(asked: Baser) -> Baser {
+    let page_size = match asked.page_size() {
+        PageSize::Reserved => PageSize::Size64K,
+        size => size,
+    };
+    asked
+        .with_page_size(page_size)
+        .with_shareability(sanitise_shareability(asked.shareability()))
+        .with_inner_cache(sanitise_inner(asked.inner_cache()))
+}
+
+impl<E: Env> Domain<E> {
+    /// The guest reads at `offset` from the start of a virtual ITS's frames.
+    /// Trap context.
+    ///
+    /// # Errors
+    /// [`Error::BadAccess`]: the guest gets a data abort. [`Error::NotFound`].
+    pub fn its_read(&self, vits: usize, offset: u64, width: Width) -> Result<u64, Error> {
+        let vits = self.vits.get(vits).ok_or(Error::NotFound)?;
+        match offset {
+            ..gits::TRANSLATION_FRAME => vits.read(offset, width),
+            // GITS_TRANSLATER is write-only, the rest is reserved.
+            gits::TRANSLATION_FRAME..gits::GITS_SIZE => Ok(0),
+            _ => Err(Error::BadAccess),
+        }
+    }
+
+    /// The guest writes there. True if commands are left over, for
+    /// [`Domain::work`]. Trap context.
+    ///
+    /// # Errors
+    /// As for [`Domain::its_read`].
+    pub fn its_write(
+        &self,
+        host: &Host<E>,
+        vits: usize,
+        offset: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<bool, Error> {
+        let vits = self.vits.get(vits).ok_or(Error::NotFound)?;
+        match offset {
+            ..gits::TRANSLATION_FRAME => vits.write(self, host, offset, width, value),
+            // A write of a CPU carries no DeviceID, so it translates to
+            // nothing (IHI 0069, GITS_TRANSLATER).
+            gits::TRANSLATION_FRAME..gits::GITS_SIZE => Ok(false),
+            _ => Err(Error::BadAccess),
+        }
+    }
+
+    /// The guest reads an LPI register of the redistributor of vCPU `id`, at
+    /// `offset` from RD_base. Trap context.
+    ///
+    /// # Errors
+    /// As for [`Domain::its_read`].
+    pub fn gicr_read(&self, id: VcpuId, offset: u64, width: Width) -> Result<u64, Error> {
+        let redist = self.redist(id).ok_or(Error::NotFound)?;
+        let (base, byte) = gicr_register(offset, width)?;
+        let value = match base {
+            gicr::GICR_CTLR => {
+                let enabled = redist.with(|_, _| ()).is_some();
+                // IR: GICR_INVLPIR and GICR_INVALLR work. CES = 0: EnableLPIs
+                // cannot be cleared.
+                GicrCtlr::new().with_enable_lpis(enabled).with_ir(true).into_bits().into()
+            }
+            gicr::GICR_PROPBASER => self.propbaser().into(),
+            gicr::GICR_PENDBASER => {
+                PendBaser::from(redist.pendbaser.load(Ordering::Relaxed)).with_ptz(false).into()
+            }
+            // GICR_SYNCR: never busy. The others are write-only.
+            _ => 0,
+        };
+        Ok(read_part(value, byte, width))
+    }
+
+    /// The guest writes there. Trap context.
+    ///
+    /// # Errors
+    /// As for [`Domain::its_read`].
+    pub fn gicr_write(
+        &self,
+        id: VcpuId,
+        offset: u64,
+        width: Width,
+        value: u64,
+    ) -> Result<(), Error> {
+        let redist = self.redist(id).ok_or(Error::NotFound)?;
+        let (base, byte) = gicr_register(offset, width)?;
+        let update =
+            |old: u64, mask: u64| (old & !mask) | (write_part(old, byte, width, value) & mask);
+        let written = write_part(0, byte, width, value);
+        match base {
+            gicr::GICR_CTLR if written & u64::from(GicrCtlr::WRITE_MASK) != 0 => {
+                self.enable_lpis(id);
+            }
+            gicr::GICR_PROPBASER => self.update_propbaser(|old| {
+                let new = PropBaser::from(update(old.into(), PropBaser::WRITE_MASK));
+                new.with_shareability(sanitise_shareability(new.shareability()))
+                    .with_inner_cache(sanitise_inner(new.inner_cache()))
+            }),
+            gicr::GICR_PENDBASER => self.update_pendbaser(redist, |old| {
+                // PTZ reads as zero, but is kept for when LPIs are enabled.
+                let mask = PendBaser::WRITE_MASK | PendBaser::new().with_ptz(true).into_bits();
+                let new = PendBaser::from(update(old.into(), mask));
+                new.with_shareability(sanitise_shareability(new.shareability()))
+                    .with_inner_cache(sanitise_inner(new.inner_cache()))
+            }),
+            // The INTID is in the low half; V = 1 would name a vPE's.
+            gicr::GICR_INVLPIR if byte == 0 && !InvLpir::from(written).v() => {
+                if let Some(lpi) = InvLpir::from(written).intid().lpi() {
+                    self.invalidate(lpi);
+                }
+            }
+            gicr::GICR_INVALLR => self.invalidate_all(id),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// INTID bits that exist for the guest.
+    pub fn id_bits(&self) -> IdBits {
+        self.config().id_bits
+    }
+}
+
+/// The redistributor register at `offset`, and the byte in it, for a legal
+/// access: 64-bit registers in one piece or in halves, 32-bit ones in one.
+fn gicr_register(offset: u64, width: Width) -> Result<(u64, u64), Error> {
+    let word_only = matches!(offset & !7, gicr::GICR_CTLR | gicr::GICR_SYNCR);
+    let legal = match width {
+        Width::Word => true,
+        Width::Double => !word_only,
+        Width::Byte | Width::Half => false,
+    };
+    if !legal || !width.is_aligned(offset) {
+        return Err(Error::BadAccess);
+    }
+    let base = if word_only { offset & !3 } else { offset & !7 };
+    Ok((base, offset.wrapping_sub(base)))
+}

@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What Xen calls: one thin function for each entry.
+//!
+//! `include/xen_its.h` is generated from this file. An argument's type says
+//! what the caller promises: a reference is a valid pointer, an
+//! `Option<&T>` may be NULL, [`VgicHeld`] is a vCPU whose vGIC lock the caller
+//! holds. Unless said otherwise, functions are called in trap or hypercall
+//! context and return 0 or a negative errno.
+
+#![no_std]
+#![expect(
+    unsafe_code,
+    reason = "only for the attribute no_mangle: each function here is an exported symbol"
+)]
+
+use its_arch::access::Width;
+use its_arch::{DeviceId, EventBits, IdBits, Lpi, Rdbase, VcpuId};
+use its_core::host::HostItsConfig;
+use its_core::{Domain, DomainConfig, Error, Host};
+use xen_sys::{Once, Owned, VgicHeld, Xen, XenGuest, XenHostIts, XenVcpu};
+
+/// The machine: set by `xen_its_host_init` at boot.
+static HOST: Once<Host<Xen>> = Once::empty();
+
+/// The ITS state of one domain.
+pub struct XenItsDomain(Domain<Xen>);
+
+/// The same, as C keeps it: an owning pointer, or NULL.
+type DomainHandle = Option<Owned<XenItsDomain>>;
+
+/// Xen's errno of an error.
+const fn errno(error: Error) -> i32 {
+    match error {
+        Error::NoMemory => -12,
+        Error::NoLpis => -28,
+        Error::OutOfRange => -22,
+        Error::NotFound => -2,
+        Error::Exists => -17,
+        Error::TimedOut => -110,
+        Error::Stalled => -5,
+        Error::BadAccess => -14,
+    }
+}
+
+fn outcome(result: Result<(), Error>) -> i32 {
+    result.map_or_else(errno, |()| 0)
+}
+
+fn host() -> Result<&'static Host<Xen>, Error> {
+    HOST.get().ok_or(Error::NotFound)
+}
+
+fn vcpu_id(id: u32) -> Result<VcpuId, Error> {
+    u16::try_from(id).map(VcpuId::new).map_err(|_| Error::OutOfRange)
+}
+
+fn width(bytes: u32) -> Result<Width, Error> {
+    match bytes {
+        1 => Ok(Width::Byte),
+        2 => Ok(Width::Half),
+        4 => Ok(Width::Word),
+        8 => Ok(Width::Double),
+        _ => Err(Error::BadAccess),
+    }
+}
+
+fn vits_index(index: u32) -> Result<u16, Error> {
+    u16::try_from(index).map_err(|_| Error::OutOfRange)
+}
+
+// ---- The machine ----
+
+/// Set up the host's LPIs, whose INTIDs have `lpi_id_bits` bits (14 to 32).
+/// Boot, once.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_host_init(lpi_id_bits: u32) -> i32 {
+    let bits = u8::try_from(lpi_id_bits).ok().and_then(IdBits::new).ok_or(Error::OutOfRange);
+    outcome(bits.and_then(Host::new).and_then(|host| HOST.set(host).map_err(|_| Error::Exists)))
+}
+
+/// Add a host ITS whose tables and command queue are set up and which is
+/// enabled, with GITS_CWRITER and GITS_CREADR at 0. Boot. Returns its index:
+/// 0 for the first, and so on.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_host_add(
+    its: XenHostIts,
+    queue_bytes: u32,
+    device_bits: u32,
+    event_bits: u32,
+    itt_entry_bytes: u32,
+) -> i32 {
+    let add = move || {
+        let config = HostItsConfig {
+            queue_bytes,
+            device_bits: u8::try_from(device_bits).map_err(|_| Error::OutOfRange)?,
+            event_bits: u8::try_from(event_bits)
+                .ok()
+                .and_then(EventBits::new)
+                .ok_or(Error::OutOfRange)?,
+            itt_entry_bytes,
+        };
+        let index = host()?.add_its(its, config)?;
+        i32::try_from(index).map_err(|_| Error::OutOfRange)
+    };
+    add().unwrap_or_else(errno)
+}
+
+/// Route LPIs for physical CPU `cpu` of host ITS `its` to the redistributor
+/// `rdbase` (bits 50:16: the RDbase field of a command). CPU bring-up, also
+/// when the CPU comes up again; interrupts may be off.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_host_setup_collection(its: u32, cpu: u32, rdbase: u64) -> i32 {
+    let setup = || {
+        let cpu = u16::try_from(cpu).map_err(|_| Error::OutOfRange)?;
+        let its = usize::try_from(its).map_err(|_| Error::OutOfRange)?;
+        host()?.setup_collection(its, cpu, Rdbase::from_field(rdbase))
+    };
+    outcome(setup())
+}
+
+/// Whose the host LPI `lpi` is: 0 for nobody's, or for an event that its
+/// guest has not mapped; else bit 63 is set, bits 47:32 are the domain, and
+/// bits 31:0 the virtual LPI. Interrupt context; takes no lock.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_host_lpi(lpi: u32) -> u64 {
+    let entry = Lpi::new(lpi).and_then(|lpi| HOST.get()?.claim(lpi));
+    entry.filter(|entry| entry.vlpi() != 0).map_or(0, u64::from)
+}
+
+/// Print the host's LPIs and ITSes.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_host_dump() {
+    if let Ok(host) = host() {
+        host.dump();
+    }
+}
+
+// ---- Domains ----
+
+/// Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
+/// `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
+/// `hardware_domain`: its MAPD may map a device that was not announced. On
+/// success `*out` is the state.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_domain_create(
+    d: XenGuest,
+    id: u32,
+    max_vcpus: u32,
+    id_bits: u32,
+    hardware_domain: bool,
+    nr_vits: u32,
+    out: &mut DomainHandle,
+) -> i32 {
+    let create = move || {
+        let config = DomainConfig {
+            id: u16::try_from(id).map_err(|_| Error::OutOfRange)?,
+            vcpus: u16::try_from(max_vcpus).map_err(|_| Error::OutOfRange)?,
+            id_bits: u8::try_from(id_bits).ok().and_then(IdBits::new).ok_or(Error::OutOfRange)?,
+            hardware: hardware_domain,
+            vits: usize::try_from(nr_vits).map_err(|_| Error::OutOfRange)?,
+        };
+        Owned::new(XenItsDomain(Domain::new(host()?, d, config)?))
+    };
+    outcome(create().map(|domain| *out = Some(domain)))
+}
+
+/// vCPU `id` of the domain is `v`.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_vcpu_init(its: &XenItsDomain, v: XenVcpu, id: u32) -> i32 {
+    let add = move || its.0.add_vcpu(vcpu_id(id)?, v);
+    outcome(add())
+}
+
+/// Unmap all devices on the host, and give back the guest's pages. The domain
+/// is dying, and none of its vCPUs runs any more. May be called again.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_domain_relinquish(its: &XenItsDomain) -> i32 {
+    outcome(host().map(|host| its.0.relinquish(host)))
+}
+
+/// Free the state; NULL is fine. Nobody uses it any more.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_domain_destroy(its: DomainHandle) {
+    if let Some(its) = its {
+        if let Ok(host) = host() {
+            its.0.relinquish(host);
+        }
+        drop(its);
+    }
+}
+
+/// Print devices, vCPUs, LPIs and counters.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_dump(its: &XenItsDomain) {
+    if let Ok(host) = host() {
+        its.0.dump(host);
+    }
+}
+
+// ---- Interrupts ----
+
+/// An event that is mapped to virtual LPI `lpi` happened. Interrupt context,
+/// no lock held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_deliver(its: &XenItsDomain, lpi: u32) {
+    if let Some(lpi) = Lpi::new(lpi) {
+        its.0.deliver(lpi);
+    }
+}
+
+/// The queue slot of `locked`, which is vCPU `id`, that carries `lpi`; -1:
+/// none. Its vGIC lock is held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_slot_of(
+    its: &XenItsDomain,
+    mut locked: VgicHeld,
+    id: u32,
+    lpi: u32,
+) -> i32 {
+    let mut slot = || its.0.slot_of(&mut locked, vcpu_id(id).ok()?, Lpi::new(lpi)?);
+    slot().map_or(-1, i32::from)
+}
+
+/// The guest is done with the LPI in `slot` of `locked`, the current vCPU,
+/// and the slot is off Xen's queues. Its vGIC lock is held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_slot_done(its: &XenItsDomain, mut locked: VgicHeld, id: u32, slot: u32) {
+    if let (Ok(id), Ok(slot)) = (vcpu_id(id), u8::try_from(slot)) {
+        its.0.slot_done(&mut locked, id, slot);
+    }
+}
+
+/// `locked`, which is vCPU `id`, is switched on; its queues have been emptied.
+/// Its vGIC lock is held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_vcpu_reset(its: &XenItsDomain, mut locked: VgicHeld, id: u32) {
+    if let Ok(id) = vcpu_id(id) {
+        its.0.vcpu_reset(&mut locked, id);
+    }
+}
+
+/// The current vCPU `id` asked for this with `xen_its_svc_request_sync`, and
+/// is about to enter the guest. Interrupts off, no lock held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_sync(its: &XenItsDomain, id: u32) {
+    if let Ok(id) = vcpu_id(id) {
+        its.0.sync(id);
+    }
+}
+
+// ---- Registers ----
+
+/// The guest reads `bytes` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
+/// A negative errno: it gets a data abort.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_mmio_read(
+    its: &XenItsDomain,
+    vits: u32,
+    offset: u32,
+    bytes: u32,
+    value: &mut u64,
+) -> i32 {
+    let read = || its.0.its_read(vits_index(vits)?.into(), offset.into(), width(bytes)?);
+    outcome(read().map(|read| *value = read))
+}
+
+/// The guest writes there. 1: commands are left over, call `xen_its_work`
+/// before the vCPU enters the guest. A negative errno: it gets a data abort.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_mmio_write(
+    its: &XenItsDomain,
+    vits: u32,
+    offset: u32,
+    bytes: u32,
+    value: u64,
+) -> i32 {
+    let write =
+        || its.0.its_write(host()?, vits_index(vits)?.into(), offset.into(), width(bytes)?, value);
+    write().map_or_else(errno, i32::from)
+}
+
+/// Execute the next batch of commands. True: there are more, call again after
+/// the CPU's other work. Interrupts on, no lock held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_work(its: &XenItsDomain) -> bool {
+    host().is_ok_and(|host| its.0.work(host))
+}
+
+/// The guest reads an LPI register of the redistributor of vCPU `id`: GICR_
+/// CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR. A
+/// negative errno: it gets a data abort.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_gicr_read(
+    its: &XenItsDomain,
+    id: u32,
+    offset: u32,
+    bytes: u32,
+    value: &mut u64,
+) -> i32 {
+    let read = || its.0.gicr_read(vcpu_id(id)?, offset.into(), width(bytes)?);
+    outcome(read().map(|read| *value = read))
+}
+
+/// The guest writes one of them.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_gicr_write(
+    its: &XenItsDomain,
+    id: u32,
+    offset: u32,
+    bytes: u32,
+    value: u64,
+) -> i32 {
+    let write = || its.0.gicr_write(vcpu_id(id)?, offset.into(), width(bytes)?, value);
+    outcome(write())
+}
+
+// ---- Devices ----
+
+/// Assign the device that host ITS `vits` knows as `device`, with `events`
+/// events at least, to the domain. -EEXIST when it has been before.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_device_add(
+    its: &XenItsDomain,
+    vits: u32,
+    device: u32,
+    events: u32,
+) -> i32 {
+    let add = || its.0.add_device(host()?, vits_index(vits)?, DeviceId::new(device), events.into());
+    outcome(add())
+}
+
+/// Take it away again. -ENOENT when it is not the domain's.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_device_remove(its: &XenItsDomain, vits: u32, device: u32) -> i32 {
+    let remove = || its.0.remove_device(host()?, vits_index(vits)?, DeviceId::new(device));
+    outcome(remove())
+}
