@@ -126,6 +126,8 @@ pub struct Lpi(u32);
 impl Lpi {
     /// The lowest INTID that is an LPI (IHI 0069, "INTIDs").
     pub const FIRST: u32 = 8192;
+    /// The LPI with that number.
+    pub const MIN: Self = Self(Self::FIRST);
 
     /// The LPI with this INTID, or `None` below [`Lpi::FIRST`].
     #[must_use]

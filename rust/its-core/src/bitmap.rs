@@ -57,7 +57,12 @@ impl<E: Env> Bitmap<E> {
     }
 
     /// Take `index` out. False if it was not in.
+    #[inline]
     pub(crate) fn clear(&mut self, index: u32) -> bool {
+        self.count != 0 && self.clear_slow(index)
+    }
+
+    fn clear_slow(&mut self, index: u32) -> bool {
         let (word, bit) = place(index);
         let Some(value) = self.words.get_mut(word) else { return false };
         if *value & bit == 0 {

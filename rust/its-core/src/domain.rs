@@ -362,20 +362,28 @@ impl<E: Env> Domain<E> {
     /// Take the LPIs for which `wanted` holds away from a vCPU, and hand each
     /// to `to`.
     fn drain(&self, id: VcpuId, wanted: impl Fn(Lpi) -> bool, to: impl Fn(Lpi)) {
-        let Some(redist) = self.redist(id) else { return };
-        let mut displaced = Displaced::new();
-        redist.with(|state, vcpu| state.vacate_where(vcpu, &mut displaced, &wanted));
-        displaced.iter().for_each(&to);
-        if displaced.kick {
-            redist.kick();
-        }
-        let mut from = Some(0);
-        while let Some(at) = from {
+        let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
+        loop {
+            let mut from = Some(0);
+            while let Some(at) = from {
+                let mut displaced = Displaced::new();
+                from = redist
+                    .with(|state, _| state.take_waiting(at, &mut displaced, false, &wanted))
+                    .flatten();
+                displaced.iter().for_each(&to);
+            }
+            // An LPI may have got from a slot into the bitmaps meanwhile, but
+            // none arrives that is still wanted: this comes to an end.
             let mut displaced = Displaced::new();
-            from = redist
-                .with(|state, _| state.take_waiting(at, &mut displaced, false, &wanted))
-                .flatten();
+            let drained =
+                redist.with(|state, vcpu| state.drain_slots(vcpu, table, &mut displaced, &wanted));
             displaced.iter().for_each(&to);
+            if displaced.kick {
+                redist.kick();
+            }
+            if drained != Some(false) {
+                return;
+            }
         }
     }
 
@@ -391,8 +399,9 @@ impl<E: Env> Domain<E> {
     }
 
     fn take_from(&self, redist: &Redist<E>, lpi: Lpi, pending: Pending) {
+        let Some(table) = self.properties.get() else { return };
         let mut displaced = Displaced::new();
-        redist.with(|state, vcpu| state.take(vcpu, lpi, pending, &mut displaced));
+        redist.with(|state, vcpu| state.take(vcpu, table, lpi, pending, &mut displaced));
         self.replace(redist, &displaced);
     }
 

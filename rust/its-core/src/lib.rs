@@ -27,6 +27,7 @@ mod error;
 pub mod host;
 mod line;
 pub mod redist;
+mod slots;
 mod sorted;
 pub mod vits;
 pub mod vlpi;

@@ -18,6 +18,7 @@ use its_arch::{IdBits, Lpi};
 use crate::Error;
 use crate::bitmap::Bitmap;
 use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
+use crate::slots::{SlotSet, Slots};
 use crate::vlpi::PropertyTable;
 
 /// How often each thing happened on one vCPU.
@@ -53,7 +54,11 @@ impl Displaced {
         Self { lpis: [None; SLOTS], used: 0, kick: false }
     }
 
+    /// An LPI that is in two places is pending only once.
     fn push(&mut self, lpi: Lpi) {
+        if self.iter().any(|known| known == lpi) {
+            return;
+        }
         if let Some(place) = self.lpis.get_mut(self.used) {
             *place = Some(lpi);
             self.used = self.used.saturating_add(1);
@@ -77,20 +82,14 @@ pub(crate) enum Pending {
 
 /// The LPIs of one vCPU. Under its vGIC lock.
 pub struct LpiState<E: Env> {
-    slots: [Option<Lpi>; SLOTS],
-    /// Slots to be emptied when the vCPU leaves the guest.
-    evict: u16,
+    slots: Slots,
+    /// Slots to be emptied before the vCPU next enters the guest.
+    evict: SlotSet,
     /// Of those: the ones whose pending state is to be forgotten.
-    forget: u16,
+    forget: SlotSet,
     ready: Bitmap<E>,
     dormant: Bitmap<E>,
     pub(crate) counters: Counters,
-}
-
-/// The bit of a slot in a set of slots.
-#[inline]
-const fn bit(slot: u8) -> u16 {
-    1_u16.wrapping_shl(slot as u32)
 }
 
 impl<E: Env> LpiState<E> {
@@ -98,34 +97,30 @@ impl<E: Env> LpiState<E> {
     pub(crate) fn new(id_bits: IdBits) -> Result<Self, Error> {
         let lpis = u32::try_from(id_bits.lpis()).map_err(|_| Error::OutOfRange)?;
         Ok(Self {
-            slots: [None; SLOTS],
-            evict: 0,
-            forget: 0,
+            slots: Slots::new(),
+            evict: SlotSet::default(),
+            forget: SlotSet::default(),
             ready: Bitmap::new(lpis)?,
             dormant: Bitmap::new(lpis)?,
             counters: Counters::default(),
         })
     }
 
-    /// Slots with their numbers.
-    fn numbered(&self) -> impl Iterator<Item = (u8, Option<Lpi>)> + '_ {
-        (0_u8..).zip(self.slots.iter().copied())
-    }
-
     /// The slot that carries `lpi`.
     #[inline]
     pub fn slot_of(&self, lpi: Lpi) -> Option<u8> {
-        self.numbered().find(|(_, found)| *found == Some(lpi)).map(|(slot, _)| slot)
-    }
-
-    fn free_slot(&self) -> Option<u8> {
-        self.numbered().find(|(_, found)| found.is_none()).map(|(slot, _)| slot)
+        self.slots.find(lpi)
     }
 
     fn release(&mut self, slot: u8) -> Option<Lpi> {
-        self.evict &= !bit(slot);
-        self.forget &= !bit(slot);
-        self.slots.get_mut(usize::from(slot))?.take()
+        self.unmark(slot);
+        self.slots.take(slot)
+    }
+
+    /// The slot is not to be emptied after all.
+    fn unmark(&mut self, slot: u8) {
+        self.evict.remove(slot);
+        self.forget.remove(slot);
     }
 
     /// How many LPIs wait for a slot, and how many are disabled.
@@ -135,42 +130,40 @@ impl<E: Env> LpiState<E> {
 
     /// How many slots are in use.
     pub fn in_slots(&self) -> usize {
-        self.slots.iter().flatten().count()
+        self.slots.len()
     }
 
     fn enqueue(&mut self, vcpu: &E::Vcpu, slot: u8, lpi: Lpi, priority: u8) {
-        if let Some(place) = self.slots.get_mut(usize::from(slot)) {
-            *place = Some(lpi);
-            self.counters.queued = self.counters.queued.wrapping_add(1);
-            vcpu.queue(slot, lpi, priority);
-        }
+        self.slots.put(slot, lpi);
+        self.counters.queued = self.counters.queued.wrapping_add(1);
+        vcpu.queue(slot, lpi, priority);
     }
 
     /// An LPI of this vCPU is pending: get it on its way. True if the vCPU
     /// has to be told.
     pub(crate) fn raise(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi) -> bool {
         let property = table.get(lpi);
-        if let Some(slot) = self.slot_of(lpi)
-            && property.enabled()
-        {
-            // If it was about to be taken away, it has come back.
-            self.evict &= !bit(slot);
-            self.forget &= !bit(slot);
-            self.counters.merged = self.counters.merged.wrapping_add(1);
-            vcpu.again(slot);
-            return true;
-        }
         if !property.enabled() {
             self.counters.disabled = self.counters.disabled.wrapping_add(1);
             self.dormant.set(lpi.index());
             return false;
+        }
+        // It may have fired before, while it was disabled.
+        self.dormant.clear(lpi.index());
+        if let Some(slot) = self.slot_of(lpi) {
+            // If it was about to be taken away, it has come back.
+            self.unmark(slot);
+            self.counters.merged = self.counters.merged.wrapping_add(1);
+            vcpu.again(slot);
+            return true;
         }
         self.place(vcpu, table, lpi, property.priority())
     }
 
     /// Give an enabled LPI that is in no slot a slot, or let it wait.
     fn place(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi, priority: u8) -> bool {
-        if let Some(slot) = self.free_slot() {
+        if let Some(slot) = self.slots.free() {
+            self.ready.clear(lpi.index());
             self.enqueue(vcpu, slot, lpi, priority);
             return true;
         }
@@ -180,17 +173,19 @@ impl<E: Env> LpiState<E> {
         let mut tried = self.evict;
         for _ in 0..SLOTS {
             let victim = self
-                .numbered()
-                .filter(|(slot, _)| tried & bit(*slot) == 0)
-                .filter_map(|(slot, found)| found.map(|found| (slot, table.get(found).priority())))
+                .slots
+                .iter()
+                .filter(|(slot, _)| !tried.contains(*slot))
+                .map(|(slot, found)| (slot, table.get(found).priority()))
                 .filter(|(_, found)| *found > priority)
                 .max_by_key(|(_, found)| *found);
             let Some((slot, _)) = victim else { break };
-            tried |= bit(slot);
+            tried.insert(slot);
             if vcpu.retract(slot) {
                 if let Some(victim) = self.release(slot) {
                     self.ready.set(victim.index());
                 }
+                self.ready.clear(lpi.index());
                 self.enqueue(vcpu, slot, lpi, priority);
                 return true;
             }
@@ -204,7 +199,7 @@ impl<E: Env> LpiState<E> {
     fn refill(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
         let mut queued = false;
         while self.ready.count() != 0 {
-            let Some(slot) = self.free_slot() else { break };
+            let Some(slot) = self.slots.free() else { break };
             let Some((lpi, priority)) = self.most_urgent(table) else { break };
             self.ready.clear(lpi.index());
             self.enqueue(vcpu, slot, lpi, priority);
@@ -250,6 +245,7 @@ impl<E: Env> LpiState<E> {
     pub(crate) fn take(
         &mut self,
         vcpu: &E::Vcpu,
+        table: &PropertyTable<E>,
         lpi: Lpi,
         pending: Pending,
         displaced: &mut Displaced,
@@ -260,12 +256,13 @@ impl<E: Env> LpiState<E> {
         }
         if let Some(slot) = self.slot_of(lpi) {
             self.vacate(vcpu, slot, pending, displaced);
+            displaced.kick |= self.refill(vcpu, table);
         }
     }
 
     /// Empty a slot, now or when the vCPU leaves the guest.
     fn vacate(&mut self, vcpu: &E::Vcpu, slot: u8, pending: Pending, displaced: &mut Displaced) {
-        if self.evict & bit(slot) == 0 && vcpu.retract(slot) {
+        if !self.evict.contains(slot) && vcpu.retract(slot) {
             self.counters.evicted = self.counters.evicted.wrapping_add(1);
             if let Some(lpi) = self.release(slot)
                 && pending == Pending::Keep
@@ -274,12 +271,9 @@ impl<E: Env> LpiState<E> {
             }
             return;
         }
-        if self.evict & bit(slot) == 0 {
-            self.evict |= bit(slot);
-            self.forget &= !bit(slot);
-        }
+        self.evict.insert(slot);
         if pending == Pending::Drop {
-            self.forget |= bit(slot);
+            self.forget.insert(slot);
         }
         vcpu.request_sync();
         displaced.kick = true;
@@ -301,6 +295,7 @@ impl<E: Env> LpiState<E> {
         }
         if !enabled && let Some(slot) = self.slot_of(lpi) {
             self.vacate(vcpu, slot, Pending::Keep, displaced);
+            displaced.kick |= self.refill(vcpu, table);
         }
     }
 
@@ -313,19 +308,40 @@ impl<E: Env> LpiState<E> {
         displaced: &mut Displaced,
     ) {
         self.vacate_where(vcpu, displaced, |lpi| !table.get(lpi).enabled());
+        displaced.kick |= self.refill(vcpu, table);
+    }
+
+    /// Empty the slots of the LPIs for which `wanted` holds, keeping them
+    /// pending, and fill them anew unless such LPIs wait for one: then false.
+    pub(crate) fn drain_slots(
+        &mut self,
+        vcpu: &E::Vcpu,
+        table: &PropertyTable<E>,
+        displaced: &mut Displaced,
+        wanted: impl Fn(Lpi) -> bool,
+    ) -> bool {
+        self.vacate_where(vcpu, displaced, &wanted);
+        let mut from = 0;
+        while let Some(index) = self.ready.next(from) {
+            if Lpi::from_index(index).is_some_and(&wanted) {
+                return false;
+            }
+            from = index.saturating_add(1);
+        }
+        displaced.kick |= self.refill(vcpu, table);
+        true
     }
 
     /// Empty the slots of the LPIs for which `wanted` holds, keeping them
     /// pending.
-    pub(crate) fn vacate_where(
+    fn vacate_where(
         &mut self,
         vcpu: &E::Vcpu,
         displaced: &mut Displaced,
         wanted: impl Fn(Lpi) -> bool,
     ) {
-        let slots = self.slots;
-        for (slot, lpi) in (0_u8..).zip(slots) {
-            if lpi.is_some_and(&wanted) {
+        for slot in self.slots.used().iter() {
+            if self.slots.get(slot).is_some_and(&wanted) {
                 self.vacate(vcpu, slot, Pending::Keep, displaced);
             }
         }
@@ -367,14 +383,12 @@ impl<E: Env> LpiState<E> {
     /// emptied, list registers included. The vCPU is the current one.
     pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> Displaced {
         let mut displaced = Displaced::new();
-        let slots = self.slots;
-        for (slot, lpi) in (0_u8..).zip(slots) {
-            let (Some(lpi), true) = (lpi, self.evict & bit(slot) != 0) else { continue };
-            let forget = self.forget & bit(slot) != 0;
+        for slot in self.evict.iter() {
+            let Some(lpi) = self.slots.get(slot) else { continue };
+            let forget = self.forget.contains(slot);
             let was = vcpu.evict(slot);
             self.counters.evicted = self.counters.evicted.wrapping_add(1);
-            self.evict &= !bit(slot);
-            self.forget &= !bit(slot);
+            self.unmark(slot);
             if !was.active {
                 self.release(slot);
             }
@@ -389,10 +403,9 @@ impl<E: Env> LpiState<E> {
     /// The vCPU is switched on, and its vGIC queues were emptied: queue what
     /// is pending anew.
     pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
-        let slots = self.slots;
-        for (slot, lpi) in (0_u8..).zip(slots) {
-            let Some(lpi) = lpi else { continue };
-            let forget = self.forget & bit(slot) != 0;
+        for slot in self.slots.used().iter() {
+            let Some(lpi) = self.slots.get(slot) else { continue };
+            let forget = self.forget.contains(slot);
             if vcpu.reset(slot) && !forget {
                 self.ready.set(lpi.index());
             }
@@ -454,5 +467,3 @@ impl<E: Env> Redist<E> {
         }
     }
 }
-
-const _: () = assert!(SLOTS <= 16, "sets of slots are 16 bits wide");
