@@ -55,18 +55,19 @@ class CommandLine(unittest.TestCase):
     def test_the_users_words_come_last(self):
         machine = self.machine(xen_args=["loglvl=all"], dom0_args=["quiet"], test="storm,rate=5")
         self.assertTrue(machine.xen_command_line().endswith(" loglvl=all"))
-        self.assertTrue(machine.dom0_command_line().endswith("xenits.test=storm,rate=5 quiet"))
+        self.assertTrue(machine.dom0_command_line().endswith("xenits.test=storm,rate=5,nvme=1 quiet"))
 
     def test_the_scenario_is_told_how_many_devices_there_are(self):
-        four = devices.Devices(nvme=4)
+        four = devices.Devices(nvme=4, virtio_net=3, ivshmem=2)
         self.assertEqual(self.machine(devices=four, test="smoke,reads=9").scenario(), "smoke,reads=9,nvme=4")
         self.assertEqual(self.machine(devices=four, test="smoke,nvme=2").scenario(), "smoke,nvme=2")
+        self.assertEqual(self.machine(devices=four, test="multi,net=1").scenario(), "multi,net=1,nvme=4,ivshmem=2")
         self.assertEqual(self.machine(devices=four, test="shell").scenario(), "shell")
 
     def test_commas_are_doubled(self):
         command = " ".join(self.machine(test="smoke,n=1").command(Path("/errors")))
         self.assertIn("with,,comma", command)
-        self.assertIn("xenits.test=smoke,,n=1", command)
+        self.assertIn("xenits.test=smoke,,n=1,,nvme=1", command)
 
     def test_initrd_is_aligned_and_after_the_kernel(self):
         machine = self.machine()

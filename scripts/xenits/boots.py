@@ -15,6 +15,7 @@ from functools import partial
 from . import pipeline, qemu, report
 from .pipeline import Options
 from .suite import Case, Context, Result
+from .xen_source import XEN_SERIES, patch_files
 
 Expectation = Callable[[qemu.Boot], str | None]
 """Looks at a boot, and says what is wrong with it."""
@@ -82,27 +83,58 @@ class BootTest:
     expect: tuple[Expectation, ...] = ()
 
 
-BOOTS: list[BootTest] = [
+MANY = "nvme=4,queues=8,virtio-net=3,ivshmem=2"
+"""Devices with 285 vectors on four CPUs."""
+
+BOARD = "nvme=1,ivshmem=1"
+
+C_BOOTS = [
+    BootTest("c/nvme", "one NVMe", Options(its="c"), (fired("nvme0q", 2000), vectors(3))),
+    BootTest("c/nvme-gic4", "one NVMe on a GICv4", Options(its="c", gic=4), (fired("nvme0q", 2000), vectors(3))),
+    BootTest("c/nvme-release", "a release build", Options(its="c", debug=False), (fired("nvme0q", 2000), vectors(3))),
     BootTest(
-        "c/nvme",
-        "upstream's C ITS, one NVMe",
-        Options(its="c"),
-        (fired("nvme0q", 2000), vectors(3)),
-    ),
-    BootTest(
-        "c/nvme-gic4",
-        "upstream's C ITS on a GICv4",
-        Options(its="c", gic=4),
-        (fired("nvme0q", 2000), vectors(3)),
-    ),
-    BootTest(
-        "c/nvme-release",
-        "upstream's C ITS in a release build",
-        Options(its="c", debug=False),
-        (fired("nvme0q", 2000), vectors(3)),
+        "c/multi",
+        "many devices, every vector",
+        Options(its="c", smp=4, devices=MANY, test="multi"),
+        (vectors(285),),
     ),
 ]
-"""All boot tests, in the order in which they run."""
+"""Upstream's C ITS: what works there shows that the tests and the machine are sound."""
+
+RUST_BOOTS = [
+    BootTest(
+        "rust/nvme", "one NVMe", Options(test="smoke,pciadd=1"), (fired("nvme0q", 2000), vectors(3))
+    ),
+    BootTest(
+        "rust/nvme-gic4", "one NVMe on a GICv4", Options(gic=4, test="smoke,pciadd=1"),
+        (fired("nvme0q", 2000), vectors(3)),
+    ),
+    BootTest(
+        "rust/nvme-release", "a release build", Options(debug=False, test="smoke,pciadd=1"),
+        (fired("nvme0q", 2000), vectors(3)),
+    ),
+    BootTest(
+        "rust/multi", "many devices, every vector", Options(smp=4, devices=MANY, test="multi,pciadd=1"),
+        (vectors(285),),
+    ),
+    BootTest(
+        "rust/affinity", "64 vectors change CPUs under load",
+        Options(smp=8, devices=BOARD, test="affinity,pciadd=1", limit=300),
+    ),
+    BootTest(
+        "rust/rebind", "drivers and devices come and go",
+        Options(smp=4, devices=BOARD, test="rebind,pciadd=1", limit=300),
+    ),
+    BootTest(
+        "rust/hotplug", "vCPUs off and on", Options(smp=4, devices=BOARD, test="hotplug,pciadd=1", limit=300)
+    ),
+]  # fmt: skip
+"""The Rust ITS. `pciadd=1` has Dom0 check that Xen took the devices that Linux announced."""
+
+
+def boots() -> list[BootTest]:
+    """All boot tests, in the order in which they run; the Rust ones need the series that brings the Rust ITS."""
+    return C_BOOTS + (RUST_BOOTS if patch_files(XEN_SERIES) else [])
 
 
 def _run(test: BootTest, context: Context) -> list[Result]:
@@ -117,5 +149,5 @@ def _run(test: BootTest, context: Context) -> list[Result]:
 
 def cases() -> Iterable[Case]:
     """A case for each boot."""
-    for test in BOOTS:
-        yield Case(f"boot/{test.name}", test.about, partial(_run, test), quick=False)
+    for test in boots():
+        yield Case(f"boot/{test.name}", f"{test.about} ({test.options.label()})", partial(_run, test), quick=False)

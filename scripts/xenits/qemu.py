@@ -20,6 +20,14 @@ from .processes import die_with_parent
 
 KERNEL_ADDRESS = 0x4900_0000
 MEMORY = "2G"
+COUNTED = {
+    "multi": ("net", "ivshmem"),
+    "affinity": ("ivshmem",),
+    "rebind": ("ivshmem",),
+    "hotplug": ("ivshmem",),
+}
+"""Devices besides NVMe whose number a scenario wants to be told (see dom0/exerciser)."""
+
 GRACE = 3.0
 """Seconds that Xen gets for its register dump once it has crashed."""
 
@@ -62,11 +70,13 @@ class Machine:
     def scenario(self) -> str:
         """The scenario, told how many devices it must find unless its options say so already."""
         name, *options = self.test.split(",")
-        if name == "shell":
+        if name in ("shell", "count"):
             return self.test
-        given = {o.split("=", 1)[0] for o in options}
-        if "nvme" not in given and self.devices.nvme != 1:
-            options.append(f"nvme={self.devices.nvme}")
+        given = {option.split("=", 1)[0] for option in options}
+        counts = {"nvme": self.devices.nvme, "net": self.devices.virtio_net, "ivshmem": self.devices.ivshmem}
+        for option in ("nvme", *COUNTED.get(name, ())):
+            if option not in given:
+                options.append(f"{option}={counts[option]}")
         return ",".join([name, *options])
 
     def initrd_address(self) -> int:

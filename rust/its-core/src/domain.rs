@@ -21,6 +21,10 @@ use crate::vlpi::{Entry, PropertyTable, VlpiTable};
 pub const COLLECTIONS: u16 = 256;
 /// Bits of a CollectionId.
 pub(crate) const COLLECTION_BITS: u8 = 8;
+/// How often a vCPU is looked through for LPIs to move. One that slips from a
+/// slot into the bitmaps at the wrong moment each time is delivered where it
+/// is.
+const DRAIN_ROUNDS: usize = 4;
 /// A collection that is mapped to no vCPU.
 const UNMAPPED: u16 = u16::MAX;
 
@@ -363,7 +367,7 @@ impl<E: Env> Domain<E> {
     /// to `to`.
     fn drain(&self, id: VcpuId, wanted: impl Fn(Lpi) -> bool, to: impl Fn(Lpi)) {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
-        loop {
+        for _ in 0..DRAIN_ROUNDS {
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut displaced = Displaced::new();
@@ -372,8 +376,7 @@ impl<E: Env> Domain<E> {
                     .flatten();
                 displaced.iter().for_each(&to);
             }
-            // An LPI may have got from a slot into the bitmaps meanwhile, but
-            // none arrives that is still wanted: this comes to an end.
+            // An LPI may have got from a slot into the bitmaps meanwhile.
             let mut displaced = Displaced::new();
             let drained =
                 redist.with(|state, vcpu| state.drain_slots(vcpu, table, &mut displaced, &wanted));
