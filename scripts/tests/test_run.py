@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -12,7 +13,7 @@ from unittest import mock
 from xenits import cli, devices, qemu, report
 from xenits.console import Console
 from xenits.errors import StepError
-from xenits.shell import telling_lines
+from xenits.shell import captured, telling_lines
 from xenits.steps import Steps
 
 
@@ -200,6 +201,24 @@ class StepLines(unittest.TestCase):
         lines = telling_lines(log)
         self.assertEqual(lines[:4], ["CC 48.o", "CC 49.o", "a.c:3: error: no", "note"])
         self.assertLess(len(lines), 20)
+
+
+class Programs(unittest.TestCase):
+    def captured(self, program, limit=20.0):
+        with tempfile.TemporaryDirectory() as name:
+            argv = [sys.executable, "-c", program]
+            return captured(argv, Path(name, "log"), cwd=Path(name), env={"A": "b"}, limit=limit)
+
+    def test_output_and_status(self):
+        program = "import os, sys; print(os.environ['A'], flush=True); sys.exit('told to stderr')"
+        self.assertEqual(self.captured(program), (1, "b\ntold to stderr\n"))
+
+    def test_a_hanging_grandchild_is_stopped_too(self):
+        program = "import subprocess; print('x', flush=True); subprocess.run(['sleep', '1000'])"
+        start = time.monotonic()
+        with self.assertRaisesRegex(StepError, "still running after 1 s"):
+            self.captured(program, limit=1)
+        self.assertLess(time.monotonic() - start, 60)
 
 
 class Logs(unittest.TestCase):

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -15,7 +13,7 @@ from pathlib import Path
 from . import rust
 from .errors import StepError
 from .layout import REPO
-from .shell import output, run
+from .shell import captured, output, run
 from .suite import Case, Context, Result
 
 MANIFESTS = ("Cargo.toml", "dom0/exerciser/Cargo.toml")
@@ -23,6 +21,10 @@ MANIFESTS = ("Cargo.toml", "dom0/exerciser/Cargo.toml")
 
 PYTHON_TESTS = ("scripts/tests", "dom0/tests", "bench/tests")
 """Folders with unittest files."""
+
+CARGO_LIMIT_S = 1800.0
+PYTHON_LIMIT_S = 300.0
+"""After that a test hangs; each is many times what it takes."""
 
 DOM0_ONLY = {"dom0/exerciser/Cargo.toml"}
 """Workspaces for Linux, which are not checked for the hypervisor's target."""
@@ -33,7 +35,7 @@ def _env() -> dict[str, str]:
 
 
 def _cargo(context: Context, words: tuple[str, ...]) -> list[Result]:
-    rust.add_cargo_to_path()
+    rust.ensure_component(words[0], context.log)
     run(["cargo", *words], context.log, cwd=REPO, env=_env(), what=f"cargo {words[0]} is not content")
     return [Result("cargo " + words[0])]
 
@@ -94,15 +96,12 @@ def parse_cargo_test(text: str) -> list[Result]:
 def _cargo_test(context: Context, manifest: str) -> list[Result]:
     rust.add_cargo_to_path()
     argv = ["cargo", "test", "--workspace", "--no-fail-fast", "--manifest-path", str(REPO / manifest)]
-    done = subprocess.run(
-        argv, cwd=REPO / manifest.removesuffix("Cargo.toml"), env={**os.environ, **_env()}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    context.log.write_text(done.stdout, encoding="utf-8")
-    results = parse_cargo_test(done.stdout)
-    if done.returncode != 0 and not any(r.failed for r in results):
-        lines = [line for line in done.stdout.splitlines() if re.match(r"error|\s+-->", line)][:12]
-        results.append(Result("cargo test", problems=("\n".join([f"ended with status {done.returncode}", *lines]),)))
+    folder = (REPO / manifest).parent
+    code, text = captured(argv, context.log, cwd=folder, env=_env(), limit=CARGO_LIMIT_S)
+    results = parse_cargo_test(text)
+    if code != 0 and not any(r.failed for r in results):
+        lines = [line for line in text.splitlines() if re.match(r"error|\s+-->", line)][:12]
+        results.append(Result("cargo test", problems=("\n".join([f"ended with status {code}", *lines]),)))
     return results
 
 
@@ -128,14 +127,11 @@ def parse_unittest(text: str) -> list[Result]:
 
 def _unittest(context: Context, folder: str) -> list[Result]:
     argv = [sys.executable, "-B", "-m", "unittest", "discover", "-v", "-s", str(REPO / folder)]
-    done = subprocess.run(
-        argv, cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO / "scripts")}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    context.log.write_text(done.stdout, encoding="utf-8")
-    results = parse_unittest(done.stdout)
-    if done.returncode != 0 and not any(r.failed for r in results):
-        results.append(Result("unittest", problems=(f"ended with status {done.returncode}: see the log",)))
+    env = {"PYTHONPATH": str(REPO / "scripts")}
+    code, text = captured(argv, context.log, cwd=REPO, env=env, limit=PYTHON_LIMIT_S)
+    results = parse_unittest(text)
+    if code != 0 and not any(r.failed for r in results):
+        results.append(Result("unittest", problems=(f"ended with status {code}: see the log",)))
     return results
 
 

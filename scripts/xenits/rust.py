@@ -49,6 +49,17 @@ def ensure_targets(targets: list[str], log: Path) -> list[str]:
     return lacking
 
 
+def ensure_component(command: str, log: Path) -> None:
+    """Add the component of the toolchain that ``cargo fmt`` or ``cargo clippy`` is in, if it is missing."""
+    add_cargo_to_path()
+    try:
+        output(["cargo", command, "--version"], log, cwd=REPO)
+    except StepError:
+        with locked("rustup"):
+            component = {"fmt": "rustfmt"}.get(command, command)
+            run(["rustup", "component", "add", component], log, cwd=REPO, what=f"cargo {command} cannot be had")
+
+
 def version(log: Path) -> str:
     """What the compiler says of itself: another compiler means another build."""
     add_cargo_to_path()

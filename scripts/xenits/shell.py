@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,3 +101,31 @@ def telling_lines(log: Path, start: int = 0, most: int = 14) -> list[str]:
     # Compilers explain themselves in the lines after the first error.
     first = max(0, telling[0] - 2)
     return lines[first : first + most]
+
+
+def captured(argv: Command, log: Path, *, cwd: Path, env: Mapping[str, str], limit: float) -> tuple[int, str]:
+    """Run `argv` into `log` and give its status and all that it said.
+
+    After `limit` seconds it is stopped together with its children, which is an error.
+    """
+    words = [str(a) for a in argv]
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env={**os.environ, "LC_ALL": "C.UTF-8", **env},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise StepError(f"still running after {limit:.0f} s: stopped", log=log) from None
+        finally:
+            # The whole session: a test that hangs is a child of cargo's.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return code, log.read_text(encoding="utf-8", errors="replace")
