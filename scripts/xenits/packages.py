@@ -44,6 +44,12 @@ TOOLS = {
     "xz": "xz-utils",
 }
 
+FILES = {
+    # file: package that has it
+    "/usr/include/stdio.h": "libc6-dev",
+    "/etc/ssl/certs/ca-certificates.crt": "ca-certificates",
+}
+
 
 @dataclass(frozen=True)
 class Mirror:
@@ -292,7 +298,8 @@ def qemu_version() -> tuple[int, int] | None:
 
 def missing(with_qemu: bool) -> list[str]:
     """Packages that the host lacks."""
-    lacking = sorted({package for program, package in TOOLS.items() if not shutil.which(program)})
+    programs = {package for program, package in TOOLS.items() if not shutil.which(program)}
+    lacking = sorted(programs | {package for file, package in FILES.items() if not Path(file).exists()})
     if with_qemu:
         have = qemu_version()
         if have is None or have < QEMU_AT_LEAST:
