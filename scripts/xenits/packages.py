@@ -191,7 +191,8 @@ class Apt:
     def install(self, packages: list[str]) -> None:
         """Install host packages, with sudo if need be."""
         self.refresh()
-        root = [] if os.geteuid() == 0 else ["sudo", "-n"] if _sudo_is_silent() else ["sudo"]
+        # sudo asks for a password on the terminal itself, whatever our own input is.
+        root = [] if os.geteuid() == 0 else ["sudo"]
         if root and not shutil.which("sudo"):
             raise StepError(
                 "packages are missing, and neither are you root nor is there sudo: " + " ".join(packages),
@@ -279,18 +280,11 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sudo_is_silent() -> bool:
-    try:
-        return subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 def qemu_version() -> tuple[int, int] | None:
     """Version of the QEMU that is installed, if one is."""
     try:
         text = subprocess.run(["qemu-system-aarch64", "--version"], capture_output=True, text=True, check=False).stdout
-    except FileNotFoundError:
+    except OSError:
         return None
     match = re.search(r"version (\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else None

@@ -47,8 +47,8 @@ def run(
                 stderr=subprocess.STDOUT,
                 check=False,
             ).returncode
-        except FileNotFoundError:
-            raise StepError(f"{words[0]} is not installed", log=log, hint=hint) from None
+        except (FileNotFoundError, PermissionError):
+            raise StepError(f"{words[0]} is not there to be run", log=log, hint=hint) from None
         print(f"(exit status {code})", file=out)
     if code != 0:
         raise StepError(
@@ -76,8 +76,8 @@ def output(argv: Command, log: Path, *, cwd: Path | None = None, what: str = "",
                 text=True,
                 check=False,
             )
-        except FileNotFoundError:
-            raise StepError(f"{words[0]} is not installed", log=log, hint=hint) from None
+        except (FileNotFoundError, PermissionError):
+            raise StepError(f"{words[0]} is not there to be run", log=log, hint=hint) from None
         print(done.stdout, file=err)
     if done.returncode != 0:
         raise StepError(
