@@ -11,9 +11,10 @@ import functools
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import pipeline
-from .layout import REPO
+from .layout import REPO, files_below
 from .shell import output
 from .steps import Steps
 from .suite import Case, Context, Result
@@ -62,17 +63,25 @@ def cases() -> Iterable[Case]:
     return list(_GATES)
 
 
+def repository_files() -> list[Path]:
+    """The files of the repository: what git tracks, or all there are where git cannot tell."""
+    try:
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return files_below(REPO)
+    return [path for name in done.stdout.decode().split("\0") if name and (path := REPO / name).is_file()]
+
+
 _NO_HEADER = {".md", ".lock", ".json", ".txt", ".patch"}
 """Text and generated files, which carry no licence line of their own."""
 
 
 @gate("spdx", "every source file names its licence in its first lines")
 def spdx(gate: Gate) -> Iterable[str]:
-    """`git` lists the files if there is one; a tarball has no other files anyway."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, check=True).stdout
-    for name in names.decode().split("\0"):
-        path = REPO / name
-        if not name or not path.is_file() or path.suffix in _NO_HEADER or path.name in ("LICENSE", "series"):
+    """Looks at every file that is not ignored; see `repository_files`."""
+    for path in repository_files():
+        name = path.relative_to(REPO)
+        if path.suffix in _NO_HEADER or path.name in ("LICENSE", "series"):
             continue
         head = path.read_bytes()[:600]
         if b"\0" not in head and b"SPDX-License-Identifier: GPL-2.0-only" not in head:
