@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::hotplug;
 use crate::ivshmem::{self, Ivshmem, Pace};
@@ -40,7 +41,7 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
         "smoke" => (&[], smoke),
         "count" => (&[], count),
         "multi" => (&["net", "ivshmem", "rounds", "flaps"], multi),
-        "affinity" => (&["ivshmem", "vectors", "changes", "seed", "pause"], affinity),
+        "affinity" => (&["ivshmem", "vectors", "changes", "seed", "pause", "late"], affinity),
         "rebind" => (&["ivshmem", "count", "rescans"], rebind),
         "hotplug" => (&["ivshmem", "cycles", "pause"], hotplug),
         other => return Err(format!("unknown scenario '{other}'")),
@@ -52,7 +53,9 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
     let checks = build(options)?;
     report.plan(checks.len());
     for check in checks {
+        let start = Instant::now();
         let outcome = (check.run)();
+        let outcome = outcome.map(|facts| format!("{facts} ms={}", start.elapsed().as_millis()));
         report.check(&check.name, &outcome);
     }
     Ok(())
@@ -168,7 +171,7 @@ fn multi(options: &Options) -> Result<Vec<Check>, String> {
     }
     for board in &boards {
         checks.push(ring_check("paced", board, Pace::Paced, rounds, 200));
-        checks.push(ring_check("storm", board, Pace::Storm, rounds * 5, 0));
+        checks.push(ring_check("storm", board, Pace::Storm, rounds * 5, 1000));
         // After the storm no vector may be stuck.
         checks.push(ring_check("after-storm", board, Pace::Paced, 2, 200));
     }
@@ -196,7 +199,8 @@ fn affinity(options: &Options) -> Result<Vec<Check>, String> {
         vectors: usize::try_from(vectors).unwrap_or(0),
         changes,
         seed: options.number("seed", 1)?,
-        pause_us: options.number("pause", 500)?,
+        pause_us: options.number("pause", 10_000)?,
+        late: options.number("late", u64::MAX)?,
     };
     let (first, second) = (Rc::clone(&board), Rc::clone(&board));
     Ok(vec![
@@ -236,7 +240,7 @@ fn rebind(options: &Options) -> Result<Vec<Check>, String> {
 /// CPUs go off and on while interrupts are sent to them.
 fn hotplug(options: &Options) -> Result<Vec<Check>, String> {
     let cycles = options.number("cycles", 3)?;
-    let pause = options.number("pause", 500)?;
+    let pause = options.number("pause", 10_000)?;
     let disks = nvme::expect(options.number("nvme", 1)?)?;
     let boards = ivshmem::expect(options.number("ivshmem", 1)?)?;
     let board = Rc::new(boards.into_iter().next().ok_or("this scenario needs an ivshmem")?);
