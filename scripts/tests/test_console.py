@@ -15,8 +15,13 @@ XENITS: ok 2 vectors\r
 XENITS: irq 17 ITS-MSI/16384 nvme0q0 12 0
 XENITS: irq 19 ITS-MSI/16386 nvme0q2 0 2001
 (XEN) ITS: stats d0 lpis=3 commands=120
-(XEN) [2026-01-01 00:00:01] ITS: stats d0 dropped=0
-(XEN) ITS: stats host sync=7
+(XEN) [2026-01-01 00:00:01] ITS: state d0 devices=0x2
+(XEN) ITS: commands d0 vits=0 MAPD=2 MAPTI=3 skipped=1
+(XEN) ITS: commands d0 vits=1 MAPD=1 skipped=0
+(XEN) ITS: host lpis=3 unclaimed=0
+(XEN) ITS: host its=0 commands=40
+(XEN) ITS: host its=1 commands=2
+(XEN) ITS: d0v0 MAPTI: error 0x10a05
 XENITS: done
 (XEN) Hardware Dom0 halted: halting machine
 """
@@ -56,10 +61,19 @@ class Reading(unittest.TestCase):
         )
         self.assertEqual(second.total, 2001)
 
-    def test_stats_of_one_domain_are_merged_over_lines(self):
-        stats = read(GOOD).stats
-        self.assertEqual(stats["d0"], {"lpis": "3", "commands": "120", "dropped": "0"})
-        self.assertEqual(stats["host"], {"sync": "7"})
+    def test_counters(self):
+        console = read(GOOD)
+        self.assertEqual(console.counters["stats d0"], {"lpis": "3", "commands": "120"})
+        self.assertEqual(console.counters["commands d0 vits=0"], {"MAPD": "2", "MAPTI": "3", "skipped": "1"})
+        self.assertEqual(len(console.counters), 7)
+
+    def test_stat(self):
+        console = read(GOOD)
+        self.assertEqual([console.stat(k) for k in ("lpis", "devices", "none")], [3, 2, None])
+        self.assertEqual([console.stat(k, "host") for k in ("lpis", "commands")], [3, 42])
+
+    def test_the_last_dump_counts(self):
+        self.assertEqual(read(GOOD + "(XEN) ITS: stats d0 lpis=9\n").stat("lpis"), 9)
 
     def test_key_values_skip_other_words(self):
         self.assertEqual(key_values("a=1 and b=x=y"), {"a": "1", "b": "x=y"})

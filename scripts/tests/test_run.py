@@ -151,7 +151,7 @@ class Reports(unittest.TestCase):
         )  # fmt: skip
         text = report.render(boot, "rust", "label", boot.problems())
         self.assertRegex(text, r"17 +ITS-MSI/1 +nvme0q0 +1 +2 +3\n")
-        self.assertIn("d0: lpis=3", text)
+        self.assertIn("  stats d0  lpis=3", text)
         self.assertTrue(text.endswith("\nPASS"))
 
     def test_fail_gives_the_reasons(self):

@@ -143,6 +143,9 @@ class Expectations(unittest.TestCase):
         ):
             self.assertIsNone(good(self.boot))
             self.assertIsInstance(bad(self.boot), str)
+        self.assertIsNone(boots.accounted(self.boot))
+        self.boot.console.counters["stats d0"]["lpis"] = "6"
+        self.assertEqual(boots.accounted(self.boot), "Dom0 took 7 interrupts, but Xen counted 6 LPIs")
         self.assertRegex(boots.stat("none", bool)(self.boot), "no counter 'none'")
 
     def test_names_are_unique_and_say_which_its(self):

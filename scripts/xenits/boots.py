@@ -61,16 +61,25 @@ def never_said(expression: str) -> Expectation:
     return check
 
 
-def stat(key: str, holds: Callable[[int], bool], domain: str = "d0") -> Expectation:
-    """A counter of Xen's (``ITS: stats``) is there and is as it should be."""
+def stat(key: str, holds: Callable[[int], bool], whom: str = "d0") -> Expectation:
+    """A counter of Xen's (``ITS: stats``, ``state`` or ``host``) is there and is as it should be."""
 
     def check(boot: qemu.Boot) -> str | None:
-        values = boot.console.stats.get(domain, {})
-        if key not in values:
-            return f"Xen printed no counter '{key}' for {domain}"
-        return None if holds(int(values[key], 0)) else f"counter {key} of {domain} is {values[key]}"
+        value = boot.console.stat(key, whom)
+        if value is None:
+            return f"Xen printed no counter '{key}' for {whom}"
+        return None if holds(value) else f"counter {key} of {whom} is {value}"
 
     return check
+
+
+def accounted(boot: qemu.Boot) -> str | None:
+    """Xen raised as many LPIs as Dom0 took, or more (those that were merged)."""
+    taken = sum(i.total for i in boot.console.interrupts if "ITS" in i.source)
+    raised = boot.console.stat("lpis")
+    if raised is None:
+        return "Xen printed no counter 'lpis' for d0"
+    return None if raised >= taken else f"Dom0 took {taken} interrupts, but Xen counted {raised} LPIs"
 
 
 @dataclass(frozen=True)
@@ -101,34 +110,58 @@ C_BOOTS = [
 ]
 """Upstream's C ITS: what works there shows that the tests and the machine are sound."""
 
+HEALTHY: tuple[Expectation, ...] = (
+    accounted,
+    stat("skipped", lambda n: n == 0),
+    stat("unrouted", lambda n: n == 0),
+    stat("abandoned", lambda n: n == 0, "host"),
+)
+"""Linux makes no mistakes: no command of its was skipped, no LPI got lost, no host command was given up."""
+
 RUST_BOOTS = [
     BootTest(
-        "rust/nvme", "one NVMe", Options(test="smoke,pciadd=1"), (fired("nvme0q", 2000), vectors(3))
+        "rust/nvme",
+        "one NVMe",
+        Options(test="smoke,pciadd=1"),
+        (fired("nvme0q", 2000), vectors(3), *HEALTHY),
     ),
     BootTest(
-        "rust/nvme-gic4", "one NVMe on a GICv4", Options(gic=4, test="smoke,pciadd=1"),
-        (fired("nvme0q", 2000), vectors(3)),
+        "rust/nvme-gic4",
+        "one NVMe on a GICv4",
+        Options(gic=4, test="smoke,pciadd=1"),
+        (fired("nvme0q", 2000), vectors(3), *HEALTHY),
     ),
     BootTest(
-        "rust/nvme-release", "a release build", Options(debug=False, test="smoke,pciadd=1"),
-        (fired("nvme0q", 2000), vectors(3)),
+        "rust/nvme-release",
+        "a release build",
+        Options(debug=False, test="smoke,pciadd=1"),
+        (fired("nvme0q", 2000), vectors(3), *HEALTHY),
     ),
     BootTest(
-        "rust/multi", "many devices, every vector", Options(smp=4, devices=MANY, test="multi,pciadd=1"),
-        (vectors(285),),
+        "rust/multi",
+        "many devices, every vector",
+        Options(smp=4, devices=MANY, test="multi,pciadd=1"),
+        (vectors(285), *HEALTHY),
     ),
     BootTest(
-        "rust/affinity", "64 vectors change CPUs under load",
+        "rust/affinity",
+        "64 vectors change CPUs under load",
         Options(smp=8, devices=BOARD, test="affinity,pciadd=1", limit=300),
+        HEALTHY,
     ),
     BootTest(
-        "rust/rebind", "drivers and devices come and go",
+        "rust/rebind",
+        "drivers and devices come and go",
         Options(smp=4, devices=BOARD, test="rebind,pciadd=1", limit=300),
+        HEALTHY,
     ),
     BootTest(
-        "rust/hotplug", "vCPUs off and on", Options(smp=4, devices=BOARD, test="hotplug,pciadd=1", limit=300)
+        "rust/hotplug",
+        "vCPUs off and on",
+        Options(smp=4, devices=BOARD, test="hotplug,pciadd=1", limit=300),
+        HEALTHY,
     ),
-]  # fmt: skip
+]
 """The Rust ITS. `pciadd=1` has Dom0 check that Xen took the devices that Linux announced."""
 
 

@@ -5,7 +5,8 @@ Lines that count:
 
 ``XENITS: plan N``, ``XENITS: ok N NAME k=v...``, ``XENITS: not ok N NAME REASON``,
 ``XENITS: irq IRQ CHIP/HWIRQ NAME COUNT...`` and ``XENITS: done`` are the Dom0 tool's;
-``ITS: stats d0 k=v ...`` is Xen's. The rest is searched for crashes.
+``ITS: WHAT [WHOM] k=v ...`` are Xen's counters (``stats``, ``state``, ``commands``,
+``vcpu``, ``device``, ``host``). The rest is searched for crashes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _CRASHES = [
     ("Dom0's kernel panicked", re.compile(r"Kernel panic - not syncing")),
     ("Dom0's kernel oopsed", re.compile(r"Internal error: Oops|Unable to handle kernel|kernel BUG at")),
 ]
+COUNTED = ("stats", "state", "commands", "vcpu", "device", "host")
+_INDICES = ("vits", "its", "devid")
 _WARNING = re.compile(r"\(XEN\).*Xen WARN at")
 
 
@@ -67,7 +70,9 @@ class Console:
     plan: int | None = None
     checks: list[Check] = field(default_factory=list)
     interrupts: list[Interrupt] = field(default_factory=list)
-    stats: dict[str, dict[str, str]] = field(default_factory=dict)
+    counters: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Xen's counters; the key is what they count and whose they are, as ``commands d0 vits=0``."""
+
     crashes: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
@@ -92,8 +97,20 @@ class Console:
 
     def _xen(self, text: str) -> None:
         words = text.split()
-        if len(words) >= 2 and words[0] == "stats":
-            self.stats.setdefault(words[1], {}).update(key_values(" ".join(words[2:])))
+        values = key_values(text)
+        if not words or words[0] not in COUNTED or not values:
+            return
+        whom = [w for w in words if "=" not in w or w.split("=", 1)[0] in _INDICES]
+        # What was printed last is what counts, if the debug key was pressed twice.
+        self.counters[" ".join(whom)] = {k: v for k, v in values.items() if k not in _INDICES}
+
+    def stat(self, key: str, whom: str = "d0") -> int | None:
+        """A counter by name, out of the ``stats`` and ``state`` of a domain, or summed over the ``host`` lines."""
+        if whom == "host":
+            found = [v[key] for k, v in self.counters.items() if k.split()[0] == "host" and key in v]
+        else:
+            found = [v[key] for k in (f"stats {whom}", f"state {whom}") if key in (v := self.counters.get(k, {}))]
+        return sum(int(value, 0) for value in found) if found else None
 
     def _dom0(self, text: str) -> bool:
         if match := re.fullmatch(r"plan (\d+)", text):

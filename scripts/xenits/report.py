@@ -44,11 +44,16 @@ def interrupts(console: Console) -> list[str]:
 
 def stats(console: Console, its: str) -> list[str]:
     """LPIs and commands as Xen's side counted them."""
-    if not console.stats:
+    rows = [(k, v) for k, v in console.counters.items() if k.split()[0] != "device"]
+    devices = [v for k, v in console.counters.items() if k.split()[0] == "device"]
+    if not rows:
         return ["  the C version keeps no counters" if its == "c" else "  Xen printed no 'ITS: stats' line"]
-    lines = []
-    for domain, values in console.stats.items():
-        lines.append(f"  {domain}: " + "  ".join(f"{key}={value}" for key, value in values.items()))
+    width = max(len(key) for key, _ in rows)
+    lines = [f"  {key.ljust(width)}  " + "  ".join(f"{k}={v}" for k, v in values.items()) for key, values in rows]
+    if devices:
+        lines.append(
+            f"  {len(devices)} devices with {sum(int(d.get('mapped', '0'), 0) for d in devices)} mapped events"
+        )
     return lines
 
 
