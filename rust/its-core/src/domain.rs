@@ -618,12 +618,13 @@ impl<E: Env> Domain<E> {
         let mut devices = self.devices.lock();
         match devices.get_mut(key) {
             Some(known) => {
+                let too_few = u64::from(known.host.events()) < bits.count();
+                if too_few && !self.config.hardware {
+                    return Err(Error::OutOfRange);
+                }
                 self.unmap_events(host, known);
                 known.mapped = None;
-                if u64::from(known.host.events()) < bits.count() {
-                    if !self.config.hardware {
-                        return Err(Error::OutOfRange);
-                    }
+                if too_few {
                     // The host's side has to grow: map it anew.
                     let announced = known.announced;
                     let had = u64::from(known.host.events());
