@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A host ITS that forgives nothing.
+//!
+//! It has no memory of its own for what it is told: an ITT has to be there
+//! and large enough, and to stay until the ITS has confirmed with a SYNC for
+//! each redistributor that it let go of it. Real ITSes, and QEMU's, accept
+//! much that this one stops the test for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use its_arch::{COMMAND_SIZE, Command, Lpi, RawCommand};
+use its_core::env::HostHw;
+use its_core::host::HostItsConfig;
+
+use crate::world::{World, lock};
+
+/// When the model executes commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As soon as GITS_CWRITER is written.
+    Immediate,
+    /// So many at each read of GITS_CREADR.
+    PerPoll(u32),
+    /// One at every so many reads of GITS_CREADR.
+    Slow(u32),
+    /// So many from now on at once, then none.
+    Hang(u32),
+    /// So many from now on at once; then it stalls.
+    Stall(u32),
+}
+
+/// A device that is mapped on the model.
+#[derive(Clone, Debug)]
+struct MappedDevice {
+    itt: u64,
+    events: u64,
+    /// LPI and collection of each event.
+    map: BTreeMap<u32, (u32, u16)>,
+}
+
+/// What an unmapped device leaves behind until each redistributor has had a
+/// SYNC.
+#[derive(Debug)]
+struct Limbo {
+    itt: u64,
+    lpis: BTreeSet<u32>,
+    rdbases: BTreeSet<u64>,
+}
+
+/// The state of one ITS.
+pub struct Model {
+    config: HostItsConfig,
+    queue: Vec<RawCommand>,
+    /// Slots that were written since they were last executed.
+    fresh: Vec<bool>,
+    creadr: u64,
+    cwriter: u64,
+    stalled: bool,
+    pace: Pace,
+    polls: u32,
+    garbage: Option<u64>,
+    devices: BTreeMap<u32, MappedDevice>,
+    /// Device and event of each LPI that is mapped.
+    owners: BTreeMap<u32, (u32, u32)>,
+    collections: BTreeMap<u16, u64>,
+    limbo: Vec<Limbo>,
+    executed: Vec<Command>,
+    syncs: BTreeMap<u64, u64>,
+    world: Arc<World>,
+}
+
+impl Model {
+    /// Why the ITT at `address` may not be freed.
+    pub(crate) fn uses_itt(&self, address: u64) -> Option<String> {
+        for (device, mapped) in &self.devices {
+            if mapped.itt == address {
+                return Some(format!("device {device:#x} is mapped to it"));
+            }
+        }
+        if self.limbo.iter().any(|limbo| limbo.itt == address) {
+            return Some("no SYNC has followed the device's unmapping".to_owned());
+        }
+        self.queued()
+            .any(|command| match command {
+                Command::Mapd { itt, valid, .. } => valid && itt.get() == address,
+                _ => false,
+            })
+            .then(|| "a MAPD that names it has not been executed".to_owned())
+    }
+
+    fn queued(&self) -> impl Iterator<Item = Command> + '_ {
+        let slots = self.slots();
+        let first = self.creadr / COMMAND_SIZE;
+        let count = (self.cwriter / COMMAND_SIZE + slots - first) % slots;
+        (0..count).filter_map(move |n| {
+            let at = usize::try_from((first + n) % slots).expect("small");
+            Command::decode(&self.queue[at]).ok()
+        })
+    }
+
+    fn slots(&self) -> u64 {
+        u64::from(self.config.queue_bytes) / COMMAND_SIZE
+    }
+
+    fn step(&mut self) {
+        let at = usize::try_from(self.creadr / COMMAND_SIZE).expect("small");
+        let raw = self.queue[at];
+        assert!(
+            std::mem::take(&mut self.fresh[at]),
+            "GITS_CWRITER is past slot {at}, which was not written"
+        );
+        let command = Command::decode(&raw);
+        let command = command.unwrap_or_else(|unknown| panic!("host ITS: {unknown}"));
+        // What it does not do must not be in the command either.
+        assert_eq!(command.encode(), raw, "host ITS: reserved bits are set in {command:?}");
+        self.execute(&command);
+        self.executed.push(command);
+        self.creadr = (self.creadr + COMMAND_SIZE) % u64::from(self.config.queue_bytes);
+    }
+
+    fn steps(&mut self, most: u32) {
+        for _ in 0..most {
+            if self.stalled || self.creadr == self.cwriter {
+                return;
+            }
+            self.step();
+        }
+    }
+
+    /// Execute what the pace allows on a write of GITS_CWRITER.
+    fn ring(&mut self) {
+        match self.pace {
+            Pace::Immediate => self.steps(u32::MAX),
+            Pace::PerPoll(_) | Pace::Slow(_) => {}
+            Pace::Hang(left) | Pace::Stall(left) => {
+                let mut left = left;
+                while left != 0 && !self.stalled && self.creadr != self.cwriter {
+                    self.step();
+                    left -= 1;
+                }
+                if matches!(self.pace, Pace::Stall(_)) {
+                    self.pace = Pace::Stall(left);
+                    self.stalled |= left == 0 && self.creadr != self.cwriter;
+                } else {
+                    self.pace = Pace::Hang(left);
+                }
+            }
+        }
+    }
+
+    fn device(&mut self, command: &Command, device: u32) -> &mut MappedDevice {
+        self.devices
+            .get_mut(&device)
+            .unwrap_or_else(|| panic!("host ITS: {command:?}: the device is not mapped"))
+    }
+
+    fn execute(&mut self, command: &Command) {
+        match *command {
+            Command::Mapd { device, size, itt, valid: true } => {
+                assert!(
+                    u64::from(device.get()) >> self.config.device_bits == 0,
+                    "host ITS: {command:?}: DeviceID out of range"
+                );
+                assert!(size <= self.config.event_bits, "host ITS: {command:?}: Size");
+                assert!(itt.is_aligned_to(256), "host ITS: {command:?}: ITT not aligned");
+                let has = self.world.table_size(itt.get());
+                let has = has.unwrap_or_else(|| panic!("host ITS: {command:?}: no such ITT"));
+                let needs = size.count() * u64::from(self.config.itt_entry_bytes);
+                assert!(
+                    u64::try_from(has).expect("64 bits") >= needs,
+                    "host ITS: {command:?}: ITT of {has} bytes, {needs} needed"
+                );
+                assert!(
+                    self.uses_itt_executed(itt.get()).is_none(),
+                    "host ITS: {command:?}: the ITT is in use"
+                );
+                let mapped =
+                    MappedDevice { itt: itt.get(), events: size.count(), map: BTreeMap::new() };
+                let before = self.devices.insert(device.get(), mapped);
+                assert!(before.is_none(), "host ITS: {command:?}: the device is mapped already");
+            }
+            Command::Mapd { device, valid: false, .. } => {
+                // Unmapping what is not mapped is fine.
+                if let Some(gone) = self.devices.remove(&device.get()) {
+                    for (lpi, _) in gone.map.values() {
+                        self.owners.remove(lpi);
+                    }
+                    self.limbo.push(Limbo {
+                        itt: gone.itt,
+                        lpis: gone.map.values().map(|(lpi, _)| *lpi).collect(),
+                        rdbases: self.collections.values().copied().collect(),
+                    });
+                    self.limbo.retain(|limbo| !limbo.rdbases.is_empty());
+                }
+            }
+            Command::Mapc { collection, rdbase, valid } => {
+                if valid {
+                    self.collections.insert(collection.get(), rdbase.get());
+                } else {
+                    self.collections.remove(&collection.get());
+                }
+            }
+            Command::Mapti { device, event, intid, collection } => {
+                let lpi = Lpi::new(intid.get());
+                let lpi = lpi.unwrap_or_else(|| panic!("host ITS: {command:?}: no LPI")).get();
+                assert!(
+                    self.collections.contains_key(&collection.get()),
+                    "host ITS: {command:?}: the collection is not mapped"
+                );
+                if let Some((other, _)) = self.owners.get(&lpi) {
+                    panic!("host ITS: {command:?}: device {other:#x} has that LPI");
+                }
+                self.owners.insert(lpi, (device.get(), event.get()));
+                assert!(
+                    !self.limbo.iter().any(|limbo| limbo.lpis.contains(&lpi)),
+                    "host ITS: {command:?}: the LPI was unmapped, but not SYNCed"
+                );
+                let mapped = self.device(command, device.get());
+                assert!(
+                    u64::from(event.get()) < mapped.events,
+                    "host ITS: {command:?}: EventID out of range"
+                );
+                let before = mapped.map.insert(event.get(), (lpi, collection.get()));
+                assert!(before.is_none(), "host ITS: {command:?}: the event is mapped already");
+            }
+            Command::Sync { rdbase } => {
+                assert!(
+                    self.collections.values().any(|known| *known == rdbase.get()),
+                    "host ITS: {command:?}: no collection is mapped there"
+                );
+                *self.syncs.entry(rdbase.get()).or_default() += 1;
+                for limbo in &mut self.limbo {
+                    limbo.rdbases.remove(&rdbase.get());
+                }
+                self.limbo.retain(|limbo| !limbo.rdbases.is_empty());
+            }
+            Command::Movi { device, event, collection } => {
+                assert!(
+                    self.collections.contains_key(&collection.get()),
+                    "host ITS: {command:?}: the collection is not mapped"
+                );
+                let mapped = self.device(command, device.get());
+                let entry = mapped.map.get_mut(&event.get());
+                let entry =
+                    entry.unwrap_or_else(|| panic!("host ITS: {command:?}: event not mapped"));
+                entry.1 = collection.get();
+            }
+            Command::Discard { device, event } => {
+                let mapped = self.device(command, device.get());
+                let gone = mapped.map.remove(&event.get());
+                let gone = gone.unwrap_or_else(|| panic!("host ITS: {command:?}: not mapped"));
+                self.owners.remove(&gone.0);
+            }
+            Command::Inv { device, event }
+            | Command::Int { device, event }
+            | Command::Clear { device, event } => {
+                let mapped = self.device(command, device.get());
+                assert!(
+                    mapped.map.contains_key(&event.get()),
+                    "host ITS: {command:?}: the event is not mapped"
+                );
+            }
+            Command::Mapi { .. } | Command::Invall { .. } | Command::Movall { .. } => {}
+        }
+    }
+
+    fn uses_itt_executed(&self, address: u64) -> Option<u32> {
+        self.devices.iter().find(|(_, mapped)| mapped.itt == address).map(|(device, _)| *device)
+    }
+}
+
+/// A host ITS: the hypervisor's handle, and the test's.
+#[derive(Clone)]
+pub struct FakeHostIts(Arc<Mutex<Model>>);
+
+impl FakeHostIts {
+    /// An ITS with an empty queue, which executes commands at once.
+    #[must_use]
+    pub fn new(config: HostItsConfig) -> Self {
+        let world = World::current();
+        let slots = usize::try_from(u64::from(config.queue_bytes) / COMMAND_SIZE).expect("small");
+        let model = Arc::new(Mutex::new(Model {
+            config,
+            queue: vec![RawCommand::default(); slots],
+            fresh: vec![false; slots],
+            creadr: 0,
+            cwriter: 0,
+            stalled: false,
+            pace: Pace::Immediate,
+            polls: 0,
+            garbage: None,
+            devices: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            collections: BTreeMap::new(),
+            limbo: Vec::new(),
+            executed: Vec::new(),
+            syncs: BTreeMap::new(),
+            world: Arc::clone(&world),
+        }));
+        world.add_model(&model);
+        Self(model)
+    }
+
+    /// Change when commands are executed; a stall ends. Commands that wait
+    /// are executed if the pace allows.
+    pub fn set_pace(&self, pace: Pace) {
+        let mut model = lock(&self.0);
+        model.pace = pace;
+        model.stalled = false;
+        model.polls = 0;
+        model.ring();
+    }
+
+    /// Have GITS_CREADR read as `value`, or as it is.
+    pub fn set_garbage(&self, value: Option<u64>) {
+        lock(&self.0).garbage = value;
+    }
+
+    /// The commands executed since it was last asked.
+    #[must_use]
+    pub fn take_executed(&self) -> Vec<Command> {
+        std::mem::take(&mut lock(&self.0).executed)
+    }
+
+    /// How many commands wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        lock(&self.0).queued().count()
+    }
+
+    /// A device writes `event` to GITS_TRANSLATER: the LPI that comes of it,
+    /// and the RDbase of its redistributor.
+    #[must_use]
+    pub fn fire(&self, device: u32, event: u32) -> Option<(Lpi, u64)> {
+        let model = lock(&self.0);
+        let (lpi, collection) = *model.devices.get(&device)?.map.get(&event)?;
+        Some((Lpi::new(lpi)?, *model.collections.get(&collection)?))
+    }
+
+    /// Devices and events that are mapped.
+    #[must_use]
+    pub fn mapped(&self) -> (usize, usize) {
+        let model = lock(&self.0);
+        (model.devices.len(), model.devices.values().map(|device| device.map.len()).sum())
+    }
+
+    /// How many events each collection has.
+    #[must_use]
+    pub fn spread(&self) -> BTreeMap<u16, usize> {
+        let model = lock(&self.0);
+        let mut spread = BTreeMap::new();
+        for (_, collection) in model.devices.values().flat_map(|device| device.map.values()) {
+            *spread.entry(*collection).or_default() += 1;
+        }
+        spread
+    }
+
+    /// All LPIs that are mapped.
+    #[must_use]
+    pub fn lpis(&self) -> Vec<Lpi> {
+        let model = lock(&self.0);
+        let maps = model.devices.values().flat_map(|device| device.map.values());
+        maps.filter_map(|(lpi, _)| Lpi::new(*lpi)).collect()
+    }
+}
+
+impl HostHw for FakeHostIts {
+    fn creadr(&self) -> u64 {
+        let mut model = lock(&self.0);
+        match model.pace {
+            Pace::PerPoll(count) => model.steps(count),
+            Pace::Slow(every) => {
+                model.polls += 1;
+                if model.polls >= every {
+                    model.polls = 0;
+                    model.steps(1);
+                }
+            }
+            _ => {}
+        }
+        if let Some(garbage) = model.garbage {
+            return garbage;
+        }
+        model.creadr | u64::from(model.stalled)
+    }
+
+    fn write_command(&self, offset: u64, command: &RawCommand) {
+        let mut model = lock(&self.0);
+        assert!(
+            offset.is_multiple_of(COMMAND_SIZE) && offset < model.config.queue_bytes.into(),
+            "command written at {offset:#x} of a queue of {:#x}",
+            model.config.queue_bytes
+        );
+        let at = usize::try_from(offset / COMMAND_SIZE).expect("small");
+        assert!(!model.fresh[at], "slot {at} is overwritten, but has not been executed");
+        model.queue[at] = *command;
+        model.fresh[at] = true;
+    }
+
+    fn set_cwriter(&self, offset: u64) {
+        let mut model = lock(&self.0);
+        assert!(
+            offset.is_multiple_of(COMMAND_SIZE) && offset < model.config.queue_bytes.into(),
+            "GITS_CWRITER = {offset:#x}, queue of {:#x}",
+            model.config.queue_bytes
+        );
+        let slots = model.slots();
+        let ahead = |from: u64, to: u64| (to / COMMAND_SIZE + slots - from / COMMAND_SIZE) % slots;
+        let before = ahead(model.creadr, model.cwriter);
+        let moved = ahead(model.cwriter, offset);
+        assert!(before + moved < slots, "GITS_CWRITER passes GITS_CREADR");
+        model.cwriter = offset;
+        model.ring();
+    }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What tests of its-core run it on: no hypervisor, but somebody who watches
+//! what the core does to one.
+//!
+//! | module      | holds                                                     |
+//! |-------------|-----------------------------------------------------------|
+//! | [`world`]   | accounting, fault injection, clock, log, lock order       |
+//! | [`env`]     | [`Fake`], the hypervisor's heap, cells and locks          |
+//! | [`guest`]   | the guest's RAM                                           |
+//! | [`vcpu`]    | one vCPU: the vGIC's queues, list registers, the guest    |
+//! | [`its`]     | a strict model of a host ITS                              |
+//! | [`machine`] | all of it put together, and the guest's driver of the ITS |
+//! | [`cmd`]     | commands from plain numbers                               |
+//!
+//! A misuse that the hypervisor would suffer from silently ends the test with
+//! a panic that says what was wrong.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that goes wrong shall stop with a panic"
+)]
+
+pub mod cmd;
+pub mod env;
+pub mod guest;
+pub mod its;
+pub mod machine;
+pub mod vcpu;
+pub mod world;
+
+pub use env::Fake;
+pub use machine::{Config, Machine};
+pub use world::World;

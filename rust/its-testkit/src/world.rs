@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What the fakes of one test share, and the checks that they make.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use its_core::Error;
+use its_core::env::Level;
+
+use crate::its::Model;
+
+/// Lock a mutex whose last holder may have panicked.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The rank of a vCPU's vGIC lock: the innermost.
+pub(crate) const VGIC_RANK: u8 = 5;
+
+/// A lock that this thread holds.
+#[derive(Clone, Copy)]
+struct HeldLock {
+    rank: u8,
+    irq: bool,
+    name: &'static str,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
+    static HELD: RefCell<Vec<HeldLock>> = const { RefCell::new(Vec::new()) };
+    static IN_IRQ: Cell<u32> = const { Cell::new(0) };
+}
+
+/// One test's hypervisor: heap accounting, fault injection, clock and log.
+#[derive(Default)]
+pub struct World {
+    live: AtomicUsize,
+    allocated: AtomicUsize,
+    /// How many allocations still succeed; negative: no limit.
+    budget: AtomicI64,
+    /// Whether all allocations fail once the budget is used up, or one.
+    sticky: AtomicUsize,
+    tables: Mutex<BTreeMap<u64, usize>>,
+    next_table: AtomicU64,
+    clock: AtomicU64,
+    log: Mutex<Vec<(Level, String)>>,
+    models: Mutex<Vec<Weak<Mutex<Model>>>>,
+}
+
+impl World {
+    /// This thread's world. A thread starts with one of its own.
+    #[must_use]
+    pub fn current() -> Arc<Self> {
+        CURRENT.with_borrow_mut(|current| {
+            Arc::clone(current.get_or_insert_with(|| {
+                let world = Self::default();
+                world.budget.store(-1, Ordering::Relaxed);
+                world.next_table.store(0x80_0000_0000, Ordering::Relaxed);
+                Arc::new(world)
+            }))
+        })
+    }
+
+    /// Make it the calling thread's world: for threads that a test starts.
+    pub fn enter(self: &Arc<Self>) {
+        CURRENT.set(Some(Arc::clone(self)));
+    }
+
+    // ---- Heap ----
+
+    /// Let the next `successes` allocations succeed and the one after them
+    /// fail; those after that succeed again.
+    pub fn fail_once_after(&self, successes: u32) {
+        self.sticky.store(0, Ordering::Relaxed);
+        self.budget.store(successes.into(), Ordering::Relaxed);
+    }
+
+    /// Let the next `successes` allocations succeed, and no more after them.
+    pub fn fail_all_after(&self, successes: u32) {
+        self.sticky.store(1, Ordering::Relaxed);
+        self.budget.store(successes.into(), Ordering::Relaxed);
+    }
+
+    /// Allocations succeed again. True if the failure that was asked for has
+    /// not happened yet.
+    pub fn stop_failing(&self) -> bool {
+        self.budget.swap(-1, Ordering::Relaxed) >= 0 && self.sticky.load(Ordering::Relaxed) != 2
+    }
+
+    /// Arrays that are allocated now, those of length 0 not counted.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Allocations made since the start.
+    #[must_use]
+    pub fn allocations(&self) -> usize {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Tables of host ITSes that are allocated now.
+    #[must_use]
+    pub fn live_tables(&self) -> usize {
+        lock(&self.tables).len()
+    }
+
+    fn admit(&self) -> Result<(), Error> {
+        assert_not_atomic("allocates");
+        let budget = self.budget.load(Ordering::Relaxed);
+        if budget == 0 {
+            if self.sticky.load(Ordering::Relaxed) == 0 {
+                self.budget.store(-1, Ordering::Relaxed);
+            } else {
+                self.sticky.store(2, Ordering::Relaxed);
+            }
+            return Err(Error::NoMemory);
+        }
+        if budget > 0 {
+            self.budget.store(budget - 1, Ordering::Relaxed);
+        }
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn allocate(&self) -> Result<(), Error> {
+        self.admit()?;
+        self.live.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) fn free(&self) {
+        if !std::thread::panicking() {
+            assert_not_atomic("frees memory");
+        }
+        self.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn allocate_table(&self, size: usize, align: usize) -> Result<u64, Error> {
+        assert!(align.is_power_of_two(), "table alignment {align} is not a power of two");
+        assert!(size != 0, "a table of no size");
+        self.admit()?;
+        let align = u64::try_from(align).expect("64 bits");
+        let size_bytes = u64::try_from(size).expect("64 bits");
+        let from = self.next_table.load(Ordering::Relaxed).next_multiple_of(align);
+        self.next_table.store(from + size_bytes, Ordering::Relaxed);
+        lock(&self.tables).insert(from, size);
+        Ok(from)
+    }
+
+    pub(crate) fn free_table(&self, address: u64) {
+        let known = lock(&self.tables).remove(&address).is_some();
+        if std::thread::panicking() {
+            return;
+        }
+        assert_not_atomic("frees a table");
+        assert!(known, "table {address:#x} is freed twice");
+        for model in lock(&self.models).iter().filter_map(Weak::upgrade) {
+            if let Some(why) = lock(&model).uses_itt(address) {
+                panic!("ITT {address:#x} is freed, but {why}");
+            }
+        }
+    }
+
+    /// The size of the live table at `address`.
+    pub(crate) fn table_size(&self, address: u64) -> Option<usize> {
+        lock(&self.tables).get(&address).copied()
+    }
+
+    pub(crate) fn add_model(&self, model: &Arc<Mutex<Model>>) {
+        lock(&self.models).push(Arc::downgrade(model));
+    }
+
+    // ---- Clock and log ----
+
+    /// Nanoseconds on the fake clock, which only [`World::advance`] and
+    /// waiting move.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    /// Let time pass.
+    pub fn advance(&self, nanoseconds: u64) {
+        self.clock.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn print(&self, level: Level, line: &str) {
+        lock(&self.log).push((level, line.to_owned()));
+    }
+
+    /// The lines that were printed since it was last asked.
+    pub fn take_log(&self) -> Vec<(Level, String)> {
+        std::mem::take(&mut *lock(&self.log))
+    }
+}
+
+// ---- Contexts ----
+
+/// Run `work` as if in interrupt context.
+pub fn in_irq<R>(work: impl FnOnce() -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            IN_IRQ.set(IN_IRQ.get() - 1);
+        }
+    }
+    IN_IRQ.set(IN_IRQ.get() + 1);
+    let _leave = Leave;
+    work()
+}
+
+/// Panic where interrupts are off.
+pub(crate) fn assert_not_atomic(what: &str) {
+    assert!(IN_IRQ.get() == 0, "{what} in interrupt context");
+    HELD.with_borrow(|held| {
+        if let Some(lock) = held.iter().find(|lock| lock.irq) {
+            panic!("{what} while {} is held, with interrupts off", lock.name);
+        }
+    });
+}
+
+/// Panic if the calling thread holds any lock.
+pub fn assert_no_lock(what: &str) {
+    HELD.with_borrow(|held| {
+        if let Some(lock) = held.first() {
+            panic!("{what} while {} is held", lock.name);
+        }
+    });
+}
+
+/// Panic if the calling thread holds a vCPU's vGIC lock.
+pub(crate) fn assert_no_vgic_lock(what: &str) {
+    HELD.with_borrow(|held| {
+        assert!(held.iter().all(|lock| lock.rank != VGIC_RANK), "{what} with a vGIC lock held");
+    });
+}
+
+/// The calling thread is about to wait for a lock. Panics unless the lock
+/// comes after all that are held, which also finds a second lock of one rank,
+/// or one that an interrupt could deadlock on.
+pub(crate) fn acquire(rank: u8, irq: bool, name: &'static str) {
+    assert!(irq || IN_IRQ.get() == 0, "{name} is taken in interrupt context");
+    HELD.with_borrow_mut(|held| {
+        for before in held.iter() {
+            assert!(before.rank < rank, "lock order: {name} is taken with {} held", before.name);
+            assert!(irq || !before.irq, "{name} is taken with interrupts off ({})", before.name);
+        }
+        held.push(HeldLock { rank, irq, name });
+    });
+}
+
+/// The calling thread lets go of a lock.
+pub(crate) fn release(rank: u8, name: &'static str) {
+    HELD.with_borrow_mut(|held| {
+        let at = held.iter().rposition(|lock| lock.rank == rank && lock.name == name);
+        if let Some(at) = at {
+            held.remove(at);
+        }
+    });
+}
+
+/// The rank of a lock by the type of what it protects: the order that the
+/// documentation of its-core gives. Lower ranks are taken first.
+pub(crate) fn rank_of(type_name: &'static str) -> u8 {
+    let known = [
+        ("its_core::vits::Registers", 1),
+        ("its_core::sorted::SortedMap", 2),
+        ("its_core::domain::Common", 3),
+        ("its_core::host::lpi::Allocator", 4),
+        ("its_core::host::queue::State", 4),
+        ("its_core::host::its::Collections", 4),
+    ];
+    known
+        .iter()
+        .find(|(start, _)| type_name.starts_with(start))
+        .map(|(_, rank)| *rank)
+        .unwrap_or_else(|| panic!("no place in the lock order for {type_name}"))
+}
