@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -56,7 +57,13 @@ def run_parser() -> argparse.ArgumentParser:
     )
     xen = parser.add_argument_group("which Xen")
     xen.add_argument("--its", choices=["rust", "c"], default="rust", help="the ITS to build in (default: rust)")
-    xen.add_argument("--tree", type=Path, metavar="PATH", help="build your own Xen tree; it is copied, never changed")
+    xen.add_argument(
+        "--tree",
+        type=Path,
+        metavar="PATH",
+        default=os.environ.get("XEN_TREE") or None,
+        help="build your own Xen tree; it is copied, never changed (default: $XEN_TREE, else Debian's 4.20)",
+    )
     xen.add_argument(
         "--config", type=Path, metavar="FRAGMENT", action="append", default=[], dest="fragments",
         help="Kconfig lines to add; may be repeated, the last one wins",
@@ -75,7 +82,10 @@ def run_parser() -> argparse.ArgumentParser:
     box.add_argument("--dom0-args", default="", metavar="ARGS", help="append to Dom0's kernel command line")
     what = parser.add_argument_group("what to do")
     what.add_argument(
-        "--test", default="smoke", metavar="NAME[,OPT=VAL]", help="scenario that Dom0 runs (default: smoke)"
+        "--test",
+        default="smoke",
+        metavar="NAME[,OPT=VAL]",
+        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug or count (default: smoke)",
     )
     what.add_argument("--shell", action="store_true", help="no test: Dom0's console on this terminal, ctrl-a x quits")
     what.add_argument(

@@ -85,10 +85,13 @@ def machine(options: Options, steps: Steps) -> qemu.Machine:
         payload, had = dom0.build(step.log)
         if had:
             step.up_to_date()
+        with locked("dom0"):
+            # As with Xen: another run may make it anew.
+            initrd = Path(shutil.copy2(payload.initrd, steps.logs / "initrd.gz"))
     return qemu.Machine(
         xen=steps.logs / "xen",
         kernel=payload.kernel,
-        initrd=payload.initrd,
+        initrd=initrd,
         devices=devices_module.parse(options.devices),
         gic=options.gic,
         smp=options.smp,
@@ -110,6 +113,7 @@ def run(options: Options, logs: Path, quiet: bool = False) -> qemu.Boot:
             step.say("see the report")
         else:
             step.say(boot.ended)
-            # Large, and of use only for a crash's addresses.
-            (logs / "xen-syms").unlink()
+            # Large, and of use only for looking into a failure.
+            for name in ("xen-syms", "initrd.gz"):
+                (logs / name).unlink()
     return boot
