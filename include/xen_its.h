@@ -11,121 +11,117 @@ struct domain;
 struct vcpu;
 struct host_its;
 
-/*
- The ITS state of one domain.
- */
+/* The ITS state of one domain. */
 struct xen_its_domain;
 
 /*
- Set up the host's LPIs, whose INTIDs have `lpi_id_bits` bits (14 to 32).
- Boot, once.
+ * Set up the host's LPIs, whose INTIDs have `lpi_id_bits` bits (14 to 32).
+ * Boot, once.
  */
 int32_t xen_its_host_init(uint32_t lpi_id_bits);
 
 /*
- Add a host ITS whose tables and command queue are set up and which is
- enabled, with GITS_CWRITER and GITS_CREADR at 0. Boot. Returns its index:
- 0 for the first, and so on.
+ * Add a host ITS whose tables and command queue are set up and which is
+ * enabled, with GITS_CWRITER and GITS_CREADR at 0. Boot. Returns its index:
+ * 0 for the first, and so on.
  */
-int32_t xen_its_host_add(struct host_its * its,
+int32_t xen_its_host_add(struct host_its *its,
                          uint32_t queue_bytes,
                          uint32_t device_bits,
                          uint32_t event_bits,
                          uint32_t itt_entry_bytes);
 
 /*
- Route LPIs for physical CPU `cpu` of host ITS `its` to the redistributor
- `rdbase` (bits 50:16: the RDbase field of a command). CPU bring-up, also
- when the CPU comes up again; interrupts may be off.
+ * Route LPIs for physical CPU `cpu` of host ITS `its` to the redistributor
+ * `rdbase` (bits 50:16: the RDbase field of a command). CPU bring-up, also
+ * when the CPU comes up again; interrupts may be off.
  */
-int32_t xen_its_host_setup_collection(uint32_t its, uint32_t cpu, uint64_t rdbase);
+int32_t xen_its_host_setup_collection(uint32_t its,
+                                      uint32_t cpu,
+                                      uint64_t rdbase);
 
 /*
- Whose the host LPI `lpi` is: 0 for nobody's, or for an event that its
- guest has not mapped; else bit 63 is set, bits 47:32 are the domain, and
- bits 31:0 the virtual LPI. Interrupt context; takes no lock.
+ * Whose the host LPI `lpi` is: 0 for nobody's, or for an event that its
+ * guest has not mapped; else bit 63 is set, bits 47:32 are the domain, and
+ * bits 31:0 the virtual LPI. Interrupt context; takes no lock.
  */
 uint64_t xen_its_host_lpi(uint32_t lpi);
 
-/*
- Print the host's LPIs and ITSes.
- */
+/* Print the host's LPIs and ITSes. */
 void xen_its_host_dump(void);
 
 /*
- Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
- `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
- `hardware_domain`: its MAPD may map a device that was not announced. On
- success `*out` is the state.
+ * Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
+ * `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
+ * `hardware_domain`: its MAPD may map a device that was not announced. On
+ * success `*out` is the state.
  */
-int32_t xen_its_domain_create(struct domain * d,
+int32_t xen_its_domain_create(struct domain *d,
                               uint32_t id,
                               uint32_t max_vcpus,
                               uint32_t id_bits,
                               bool hardware_domain,
                               uint32_t nr_vits,
-                              struct xen_its_domain * *out);
+                              struct xen_its_domain **out);
+
+/* vCPU `id` of the domain is `v`. */
+int32_t xen_its_vcpu_init(const struct xen_its_domain *its,
+                          struct vcpu *v,
+                          uint32_t id);
 
 /*
- vCPU `id` of the domain is `v`.
- */
-int32_t xen_its_vcpu_init(const struct xen_its_domain *its, struct vcpu * v, uint32_t id);
-
-/*
- Unmap all devices on the host, and give back the guest's pages. The domain
- is dying, and none of its vCPUs runs any more. May be called again.
+ * Unmap all devices on the host, and give back the guest's pages. The domain
+ * is dying, and none of its vCPUs runs any more. May be called again.
  */
 int32_t xen_its_domain_relinquish(const struct xen_its_domain *its);
 
-/*
- Free the state; NULL is fine. Nobody uses it any more.
- */
-void xen_its_domain_destroy(struct xen_its_domain * its);
+/* Free the state; NULL is fine. Nobody uses it any more. */
+void xen_its_domain_destroy(struct xen_its_domain *its);
 
-/*
- Print devices, vCPUs, LPIs and counters.
- */
+/* Print devices, vCPUs, LPIs and counters. */
 void xen_its_dump(const struct xen_its_domain *its);
 
 /*
- An event that is mapped to virtual LPI `lpi` happened. Interrupt context,
- no lock held.
+ * An event that is mapped to virtual LPI `lpi` happened. Interrupt context,
+ * no lock held.
  */
 void xen_its_deliver(const struct xen_its_domain *its, uint32_t lpi);
 
 /*
- The queue slot of `locked`, which is vCPU `id`, that carries `lpi`; -1:
- none. Its vGIC lock is held.
+ * The queue slot of `locked`, which is vCPU `id`, that carries `lpi`; -1:
+ * none. Its vGIC lock is held.
  */
 int32_t xen_its_slot_of(const struct xen_its_domain *its,
-                        struct vcpu * locked,
+                        struct vcpu *locked,
                         uint32_t id,
                         uint32_t lpi);
 
 /*
- The guest is done with the LPI in `slot` of `locked`, the current vCPU,
- and the slot is off Xen's queues. Its vGIC lock is held.
+ * The guest is done with the LPI in `slot` of `locked`, the current vCPU,
+ * and the slot is off Xen's queues. Its vGIC lock is held.
  */
 void xen_its_slot_done(const struct xen_its_domain *its,
-                       struct vcpu * locked,
+                       struct vcpu *locked,
                        uint32_t id,
                        uint32_t slot);
 
 /*
- `locked`, which is vCPU `id`, is switched on; its queues have been emptied.
- Its vGIC lock is held.
+ * `locked`, which is vCPU `id`, is switched on; its queues have been emptied.
+ * Its vGIC lock is held.
  */
-void xen_its_vcpu_reset(const struct xen_its_domain *its, struct vcpu * locked, uint32_t id);
+void xen_its_vcpu_reset(const struct xen_its_domain *its,
+                        struct vcpu *locked,
+                        uint32_t id);
 
 /*
- The current vCPU `id` asked for this with `xen_its_svc_request_sync`, and
- is about to enter the guest. Interrupts off, no lock held.
+ * The current vCPU `id` asked for this with `xen_its_svc_request_sync`, and
+ * is about to enter the guest. Interrupts off, no lock held.
  */
 void xen_its_sync(const struct xen_its_domain *its, uint32_t id);
 
 /*
- The guest reads `bytes` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
- A negative errno: it gets a data abort.
+ * The guest reads `bytes` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
+ * A negative errno: it gets a data abort.
  */
 int32_t xen_its_mmio_read(const struct xen_its_domain *its,
                           uint32_t vits,
@@ -134,8 +130,8 @@ int32_t xen_its_mmio_read(const struct xen_its_domain *its,
                           uint64_t *value);
 
 /*
- The guest writes there. 1: commands are left over, call `xen_its_work`
- before the vCPU enters the guest. A negative errno: it gets a data abort.
+ * The guest writes there. 1: commands are left over, call `xen_its_work`
+ * before the vCPU enters the guest. A negative errno: it gets a data abort.
  */
 int32_t xen_its_mmio_write(const struct xen_its_domain *its,
                            uint32_t vits,
@@ -144,15 +140,15 @@ int32_t xen_its_mmio_write(const struct xen_its_domain *its,
                            uint64_t value);
 
 /*
- Execute the next batch of commands. True: there are more, call again after
- the CPU's other work. Interrupts on, no lock held.
+ * Execute the next batch of commands. True: there are more, call again after
+ * the CPU's other work. Interrupts on, no lock held.
  */
 bool xen_its_work(const struct xen_its_domain *its);
 
 /*
- The guest reads an LPI register of the redistributor of vCPU `id`: GICR_
- CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR. A
- negative errno: it gets a data abort.
+ * The guest reads an LPI register of the redistributor of vCPU `id`: GICR_
+ * CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR. A
+ * negative errno: it gets a data abort.
  */
 int32_t xen_its_gicr_read(const struct xen_its_domain *its,
                           uint32_t id,
@@ -160,9 +156,7 @@ int32_t xen_its_gicr_read(const struct xen_its_domain *its,
                           uint32_t bytes,
                           uint64_t *value);
 
-/*
- The guest writes one of them.
- */
+/* The guest writes one of them. */
 int32_t xen_its_gicr_write(const struct xen_its_domain *its,
                            uint32_t id,
                            uint32_t offset,
@@ -170,17 +164,17 @@ int32_t xen_its_gicr_write(const struct xen_its_domain *its,
                            uint64_t value);
 
 /*
- Assign the device that host ITS `vits` knows as `device`, with `events`
- events at least, to the domain. -EEXIST when it has been before.
+ * Assign the device that host ITS `vits` knows as `device`, with `events`
+ * events at least, to the domain. -EEXIST when it has been before.
  */
 int32_t xen_its_device_add(const struct xen_its_domain *its,
                            uint32_t vits,
                            uint32_t device,
                            uint32_t events);
 
-/*
- Take it away again. -ENOENT when it is not the domain's.
- */
-int32_t xen_its_device_remove(const struct xen_its_domain *its, uint32_t vits, uint32_t device);
+/* Take it away again. -ENOENT when it is not the domain's. */
+int32_t xen_its_device_remove(const struct xen_its_domain *its,
+                              uint32_t vits,
+                              uint32_t device);
 
 #endif  /* XEN_ITS_H */

@@ -17,7 +17,7 @@
 
 #ifdef XEN_ITS_BINDGEN
 /* bindgen runs without a C library. */
-typedef _Bool bool;
+#define bool _Bool
 typedef unsigned char uint8_t;
 typedef unsigned int uint32_t;
 typedef unsigned long uint64_t;

@@ -124,6 +124,11 @@ def layouts(bindings: str) -> list[Layout]:
     return found
 
 
+def bound(bindings: str) -> set[str]:
+    """Functions of C's that bindgen's output declares."""
+    return set(re.findall(r"\bpub fn (xen_its_\w+)\(", bindings))
+
+
 def probe(signatures: Mapping[str, Signature], numbers: list[Layout]) -> str:
     """A C file that compiles only if the headers say what Rust says."""
     lines = ['#include "xen_its.h"', '#include "xen_services.h"', ""]
