@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::ivshmem::{Ivshmem, Memory, Pace, follow, judge};
+use crate::ivshmem::{Ivshmem, Memory, Pace, follow_all, judge};
 use crate::nvme::Nvme;
 use crate::report::Outcome;
 use crate::sysfs;
@@ -36,9 +36,9 @@ fn settled(memory: &Memory, irqs: &[u32]) -> Result<(), String> {
         if !online.contains(&target) {
             return Err(format!("vector {vector} (irq {irq}) is for CPU {target}, which is off"));
         }
-        follow(memory, vector, *irq)?;
     }
-    Ok(())
+    let vectors: Vec<(usize, u32)> = irqs.iter().copied().enumerate().collect();
+    follow_all(memory, &vectors).map(drop)
 }
 
 /// Takes a CPU off and brings it back, with all vectors of the board being rung and reads going on.

@@ -359,6 +359,38 @@ pub fn follow(memory: &Memory, vector: usize, irq: u32) -> Result<u64, String> {
     ))
 }
 
+/// As [`follow`], for many vectors at once.
+///
+/// # Errors
+/// As [`follow`], for the first of them.
+pub fn follow_all(memory: &Memory, vectors: &[(usize, u32)]) -> Result<u64, String> {
+    let count = vectors.iter().map(|(vector, _)| vector + 1).max().unwrap_or(0);
+    let start = memory.records(count)?;
+    let came = |record: &Record, start: &Record| record.acked > start.raised;
+    let mut now = start.clone();
+    // Without judging: a vector that does not come is named below.
+    let all = |now: &[Record]| {
+        vectors.iter().all(|(vector, _)| match (now.get(*vector), start.get(*vector)) {
+            (Some(now), Some(start)) => came(now, start),
+            _ => false,
+        })
+    };
+    let limit = Duration::from_millis(ACK_LIMIT_MS);
+    let _ = sysfs::wait_for("all vectors", limit, || {
+        now = memory.records(count)?;
+        Ok(all(&now))
+    });
+    let mut late = 0;
+    for (vector, irq) in vectors {
+        let target = u64::from(sysfs::effective_cpu(*irq)?);
+        match (now.get(*vector), start.get(*vector)) {
+            (Some(now), Some(start)) if came(now, start) && now.cpu == target => {}
+            _ => late += 1 + follow(memory, *vector, *irq)?,
+        }
+    }
+    Ok(late)
+}
+
 /// Judges all vectors of a device.
 ///
 /// # Errors

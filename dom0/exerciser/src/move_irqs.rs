@@ -2,7 +2,7 @@
 //! Affinity changes under load: what Linux turns into MOVI, while the events are pending, queued
 //! or in a list register.
 
-use crate::ivshmem::{Ivshmem, Memory, Pace, follow, judge};
+use crate::ivshmem::{Ivshmem, Memory, Pace, follow, follow_all, judge};
 use crate::report::Outcome;
 use crate::sysfs;
 
@@ -135,9 +135,7 @@ pub fn bursts(device: &Ivshmem, settings: Settings) -> Outcome {
                 aim(irq, cpu)?;
                 changes += 1;
             }
-            for &(vector, irq) in &field.irqs {
-                late += follow(&field.memory, vector, irq)?;
-            }
+            late += follow_all(&field.memory, &field.irqs)?;
         }
         Ok((changes, late))
     })
