@@ -83,7 +83,8 @@ def c_type(rust: str, aliases: Mapping[str, str]) -> str:
 
 
 _EXPORT = re.compile(
-    r'#\[unsafe\(no_mangle\)\]\s*(?:#\[[^\]]*\]\s*)*pub (?:unsafe )?extern "" fn (\w+)\s*\(([^)]*)\)\s*(?:->\s*([^{]+?)\s*)?\{'
+    r'#\[unsafe\(no_mangle\)\]\s*(?:#\[[^\]]*\]\s*)*pub (?:unsafe )?extern "" fn (\w+)\s*'
+    r"\(([^)]*)\)\s*(?:->\s*([^{]+?)\s*)?\{"
 )
 
 
@@ -135,7 +136,6 @@ def probe(signatures: Mapping[str, Signature], numbers: list[Layout]) -> str:
     for index, name in enumerate(sorted(signatures)):
         lines.append(f"{signatures[name].pointer(f'probe_{index}')} = {name};")
     for number in numbers:
-        lines.append(
-            f'_Static_assert(({number.expression}) == {number.value}, "{number.what}, which Rust has as {number.value}");'
-        )
+        text = f"{number.what}, which Rust has as {number.value}"
+        lines.append(f'_Static_assert(({number.expression}) == {number.value}, "{text}");')
     return "\n".join(lines) + "\n"
