@@ -5,7 +5,7 @@
 //! command does not use are RES0: [`Command::decode`] ignores them and
 //! [`Command::encode`] writes zero.
 
-use crate::field::{low5, low35, low44};
+use crate::field::{low5, low36, low44};
 use crate::ids::{CollectionId, DeviceId, EventBits, EventId, GuestPa, Intid};
 use bitfield_struct::bitfield;
 use core::fmt;
@@ -185,14 +185,14 @@ struct Dw2Mapd {
 #[bitfield(u64)]
 struct DwTarget {
     icid: u16,
-    #[bits(35, into = low35)]
+    #[bits(36, into = low36)]
     rdbase: u64,
-    #[bits(12)]
+    #[bits(11)]
     __: u64,
     valid: bool,
 }
 
-/// `RDbase`, which names a Redistributor: bits 50:16 of DW2 (for the second
+/// `RDbase`, which names a Redistributor: bits 51:16 of DW2 (for the second
 /// one of MOVALL, of DW3).
 ///
 /// What the field holds depends on `GITS_TYPER.PTA`, so the two views are two
@@ -203,9 +203,9 @@ pub struct Rdbase(u64);
 
 impl Rdbase {
     /// The width of the field.
-    const BITS: u32 = 35;
+    const BITS: u32 = 36;
 
-    /// The field's value. Bits above the 35 of the field are dropped.
+    /// The field's value. Bits above the 36 of the field are dropped.
     #[must_use]
     pub const fn from_field(field: u64) -> Self {
         Self(field & ((1 << Self::BITS) - 1))
@@ -219,14 +219,14 @@ impl Rdbase {
     }
 
     /// For an ITS with `PTA` = 1: the Redistributor whose RD_base frame is at
-    /// this address. `None` unless it is a multiple of 64 KB below 2^51.
+    /// this address. `None` unless it is a multiple of 64 KB below 2^52.
     #[must_use]
     pub const fn from_address(address: u64) -> Option<Self> {
         let rdbase = Self::from_field(address >> 16);
         if rdbase.address() == address { Some(rdbase) } else { None }
     }
 
-    /// The field's value, 35 bits.
+    /// The field's value, 36 bits.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0

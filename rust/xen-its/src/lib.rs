@@ -106,14 +106,14 @@ pub extern "C" fn xen_its_host_add(
 }
 
 /// Route LPIs for physical CPU `cpu` of host ITS `its` to the redistributor
-/// `rdbase` (bits 50:16: the RDbase field of a command). CPU bring-up, also
+/// `rdbase` (bits 51:16 as in a command: its number, or its address). CPU bring-up, also
 /// when the CPU comes up again; interrupts may be off.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_host_setup_collection(its: u32, cpu: u32, rdbase: u64) -> i32 {
     let setup = || {
         let cpu = u16::try_from(cpu).map_err(|_| Error::OutOfRange)?;
         let its = usize::try_from(its).map_err(|_| Error::OutOfRange)?;
-        host()?.setup_collection(its, cpu, Rdbase::from_field(rdbase))
+        host()?.setup_collection(its, cpu, Rdbase::from_field(rdbase >> 16))
     };
     outcome(setup())
 }

@@ -20,7 +20,7 @@ struct Golden {
 const DEVICE: u64 = 0xffff_ffff_0000_00ff;
 const PLAIN: u64 = 0x0000_0000_0000_00ff;
 /// RDbase.
-const RDBASE: u64 = 0x0007_ffff_ffff_0000;
+const RDBASE: u64 = 0x000f_ffff_ffff_0000;
 
 fn goldens() -> Vec<Golden> {
     let device = DeviceId::new(0x89ab_cdef);
@@ -55,17 +55,17 @@ fn goldens() -> Vec<Golden> {
             name: "MAPC",
             command: Command::Mapc { collection, rdbase: Rdbase::from_field(0x321), valid: true },
             dwords: [0x09, 0, 0x8000_0000_0321_fedc, 0],
-            fields: [PLAIN, 0, 0x8007_ffff_ffff_ffff, 0],
+            fields: [PLAIN, 0, 0x800f_ffff_ffff_ffff, 0],
         },
         Golden {
             name: "MAPC",
             command: Command::Mapc {
                 collection: CollectionId::new(1),
-                rdbase: Rdbase::from_field(0x4_5678_9abc),
+                rdbase: Rdbase::from_field(0xc_5678_9abc),
                 valid: false,
             },
-            dwords: [0x09, 0, 0x0004_5678_9abc_0001, 0],
-            fields: [PLAIN, 0, 0x8007_ffff_ffff_ffff, 0],
+            dwords: [0x09, 0, 0x000c_5678_9abc_0001, 0],
+            fields: [PLAIN, 0, 0x800f_ffff_ffff_ffff, 0],
         },
         Golden {
             name: "MAPTI",
@@ -123,8 +123,8 @@ fn goldens() -> Vec<Golden> {
         },
         Golden {
             name: "SYNC",
-            command: Command::Sync { rdbase: Rdbase::from_field(0x7_ffff_ffff) },
-            dwords: [0x05, 0, 0x0007_ffff_ffff_0000, 0],
+            command: Command::Sync { rdbase: Rdbase::from_field(0xf_ffff_ffff) },
+            dwords: [0x05, 0, 0x000f_ffff_ffff_0000, 0],
             fields: [PLAIN, 0, RDBASE, 0],
         },
     ]
@@ -268,20 +268,20 @@ fn mapd_drops_address_bits_that_have_no_place() {
 }
 
 #[test]
-fn rdbase_has_35_bits_and_two_views() {
+fn rdbase_has_36_bits_and_two_views() {
     let processor = Rdbase::from_processor_number(0xffff);
     assert_eq!(processor.get(), 0xffff);
     assert_eq!(processor.processor_number(), 0xffff);
 
     // Not cut to the processor 0 that it would look like in 16 bits.
     assert_eq!(Rdbase::from_field(0x1_0000).processor_number(), 0x1_0000);
-    assert_eq!(Rdbase::from_field(u64::MAX).get(), bits(34, 0));
+    assert_eq!(Rdbase::from_field(u64::MAX).get(), bits(35, 0));
 
     let frame = Rdbase::from_address(0x0000_1234_5678_0000).unwrap();
     assert_eq!(frame.get(), 0x1234_5678);
     assert_eq!(frame.address(), 0x0000_1234_5678_0000);
-    assert_eq!(Rdbase::from_address(bits(50, 16)).map(Rdbase::get), Some(bits(34, 0)));
-    assert_eq!(Rdbase::from_address(1 << 51), None);
+    assert_eq!(Rdbase::from_address(bits(51, 16)).map(Rdbase::get), Some(bits(35, 0)));
+    assert_eq!(Rdbase::from_address(1 << 52), None);
     assert_eq!(Rdbase::from_address(0x8000), None);
     assert_eq!(Rdbase::from_address(0x1_0001), None);
 }
