@@ -33,7 +33,7 @@ int32_t xen_its_host_add(struct host_its *its,
 
 /*
  * Route LPIs for physical CPU `cpu` of host ITS `its` to the redistributor
- * `rdbase` (bits 50:16: the RDbase field of a command). CPU bring-up, also
+ * `rdbase` (bits 51:16 as in a command: its number, or its address). CPU bring-up, also
  * when the CPU comes up again; interrupts may be off.
  */
 int32_t xen_its_host_setup_collection(uint32_t its,
