@@ -2,16 +2,20 @@
 """The test runner itself: a test that cannot fail would be worth nothing."""
 
 import io
+import os
 import re
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from xenits import boots, host_tests, suite
 from xenits.console import Console
 from xenits.errors import StepError
 from xenits.qemu import Boot
 from xenits.suite import Case, Result
+
+SCRIPTS = Path(__file__).resolve().parents[1]
 
 CARGO = """\
    Compiling its-arch v0.1.0
@@ -33,15 +37,23 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 """
 
 UNITTEST = """\
-test_one (test_a.A.test_one) ... ok
-test_two (test_a.A.test_two)
-What it is for. ... FAIL
-test_three (test_a.A.test_three) ... skipped 'no reason'
+import os, sys, unittest
 
-----------------------------------------------------------------------
-Ran 3 tests in 0.001s
-
-FAILED (failures=1, skipped=1)
+class A(unittest.TestCase):
+    def test_good(self):
+        \'\'\'A text that unittest prints in the place of the name.\'\'\'
+        os.write(1, b"noise")
+    def test_bad(self):
+        self.assertEqual(1, 2)
+    def test_broken(self):
+        raise ValueError("oops")
+    @unittest.skip("no network")
+    def test_skipped(self):
+        pass
+    def test_part(self):
+        for n in range(3):
+            with self.subTest(n):
+                self.assertNotEqual(n, 1)
 """
 
 
@@ -57,15 +69,36 @@ class Counting(unittest.TestCase):
         results = host_tests.parse_cargo_test(CARGO.replace("test cmd::decodes_mapd ... ok", "noise"))
         self.assertRegex(results[-1].problems[0], "cargo counted 4 tests, but 3 were read")
 
-    def test_unittest(self):
-        results = host_tests.parse_unittest(UNITTEST)
-        self.assertEqual([r.name for r in results], [f"test_a.A.test_{n}" for n in ("one", "two", "three")])
-        self.assertEqual([r.failed for r in results], [False, True, False])
-        self.assertEqual(results[2].skipped, "no reason")
+    def unittest_of(self, text):
+        with tempfile.TemporaryDirectory() as name:
+            Path(name, "tests").mkdir()
+            Path(name, "tests/test_a.py").write_text(text)
+            with mock.patch.object(host_tests, "REPO", Path(name)), mock.patch.dict(os.environ):
+                (Path(name) / "scripts").symlink_to(SCRIPTS)
+                return {r.name: r for r in host_tests._unittest(suite.Context(Path(name)), "tests")}
 
-    def test_unittest_lines_that_were_missed_are_a_failure(self):
-        results = host_tests.parse_unittest(UNITTEST.replace("Ran 3", "Ran 4"))
-        self.assertTrue(results[-1].failed)
+    def test_unittest(self):
+        results = self.unittest_of(UNITTEST)
+        self.assertEqual(
+            {name.rsplit(".", 1)[1]: r.problems for name, r in results.items()},
+            {
+                "test_good": (),
+                "test_bad": ("AssertionError: 1 != 2",),
+                "test_broken": ("ValueError: oops",),
+                "test_skipped": (),
+                "test_part": ("AssertionError: 1 == 1",),
+            },
+        )
+        self.assertEqual(results["test_a.A.test_skipped"].skipped, "no network")
+
+    def test_unittest_that_ends_its_process(self):
+        results = self.unittest_of("import os\nos._exit(7)\n")
+        self.assertEqual([r.problems for r in results.values()], [("ended with status 7: see the log",)])
+
+    def test_unittest_that_cannot_be_loaded(self):
+        results = self.unittest_of("import nothing_like_this\n")
+        self.assertTrue(all(r.failed for r in results.values()))
+        self.assertEqual(len(results), 1)
 
     def test_packages_for_the_hypervisor(self):
         lib = {"kind": ["lib"], "crate_types": ["lib"], "src_path": __file__}  # this text has no_std in it

@@ -105,31 +105,23 @@ def _cargo_test(context: Context, manifest: str) -> list[Result]:
     return results
 
 
-_PYTHON_LINE = re.compile(r"^(\w+) \(([\w.]+)\)(?:\n.*?)? \.\.\. (ok|FAIL|ERROR|skipped '(.*)')$", re.MULTILINE)
-
-
-def parse_unittest(text: str) -> list[Result]:
-    """The single tests out of what ``python3 -m unittest -v`` printed."""
+def unittest_results(outcomes: dict[str, list[str]]) -> list[Result]:
+    """The single tests out of what `unit_runner` wrote."""
     results = []
-    for match in _PYTHON_LINE.finditer(text):
-        name = match[2] if match[2].endswith("." + match[1]) else f"{match[2]}.{match[1]}"
-        if match[3] == "ok":
-            results.append(Result(name))
-        elif match[4] is not None:
-            results.append(Result(name, skipped=match[4]))
+    for name, (outcome, reason) in outcomes.items():
+        if outcome == "skipped":
+            results.append(Result(name, skipped=reason))
         else:
-            results.append(Result(name, problems=(f"{match[3]}: see the log",)))
-    total = re.search(r"^Ran (\d+) tests? in", text, re.MULTILINE)
-    if total and int(total[1]) != len(results):
-        results.append(Result("count", problems=(f"unittest ran {total[1]} tests, but {len(results)} were read",)))
+            results.append(Result(name, problems=() if outcome == "ok" else (reason,)))
     return results
 
 
 def _unittest(context: Context, folder: str) -> list[Result]:
-    argv = [sys.executable, "-B", "-m", "unittest", "discover", "-v", "-s", str(REPO / folder)]
+    written = context.logs / "results.json"
+    argv = [sys.executable, "-B", "-m", "xenits.unit_runner", str(REPO / folder), str(written)]
     env = {"PYTHONPATH": str(REPO / "scripts")}
-    code, text = captured(argv, context.log, cwd=REPO, env=env, limit=PYTHON_LIMIT_S)
-    results = parse_unittest(text)
+    code, _ = captured(argv, context.log, cwd=REPO, env=env, limit=PYTHON_LIMIT_S)
+    results = unittest_results(json.loads(written.read_text(encoding="utf-8"))) if written.exists() else []
     if code != 0 and not any(r.failed for r in results):
         results.append(Result("unittest", problems=(f"ended with status {code}: see the log",)))
     return results
