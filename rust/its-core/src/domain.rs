@@ -462,7 +462,11 @@ impl<E: Env> Domain<E> {
             return;
         };
         let old = cell.swap(vcpu.map_or(UNMAPPED, VcpuId::get), Ordering::AcqRel);
-        if old != UNMAPPED && vcpu.is_some_and(|vcpu| vcpu.get() != old) {
+        let Some(vcpu) = vcpu else { return };
+        if old == UNMAPPED {
+            // Its LPIs may be pending since before (GICR_PENDBASER).
+            self.invalidate_all(vcpu);
+        } else if vcpu.get() != old {
             self.drain(
                 VcpuId::new(old),
                 |lpi| {
