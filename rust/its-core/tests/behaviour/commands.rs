@@ -98,7 +98,7 @@ fn reserved_bits_of_a_command_are_ignored() {
             dirty(cmd::mapd(6, 3), [0xffff_ff00, !0x1f, 0x7ff0_0000_0000_00ff, u64::MAX]),
             dirty(cmd::mapti(6, 2, 8300, 1), [0xffff_ff00, 0, !0xffff, u64::MAX]),
             dirty(cmd::int(6, 2), [0xffff_ff00, !0 << 32, u64::MAX, u64::MAX]),
-            dirty(cmd::sync(1), [!0xff, u64::MAX, 0xfff8_0000_0000_ffff, u64::MAX]),
+            dirty(cmd::sync(1), [!0xff, u64::MAX, 0xfff0_0000_0000_ffff, u64::MAX]),
         ],
     );
     assert!(log.is_empty(), "{log:?}");
@@ -215,7 +215,7 @@ fn mapc_errors() {
     m.fails(cmd::mapc(3, 2), CommandError::MAPC_PROCNUM_OOR);
     m.fails(cmd::mapc(3, u16::MAX), CommandError::MAPC_PROCNUM_OOR);
     // A processor number of more than 16 bits is not cut short.
-    for field in [1 << 16, 1 << 34, (1 << 35) - 1] {
+    for field in [1 << 16, 1 << 34, 1 << 35, (1 << 36) - 1] {
         let command = Command::Mapc {
             collection: its_arch::CollectionId::new(3),
             rdbase: Rdbase::from_field(field),

@@ -4,3 +4,5 @@
 
 mod commands;
 mod happy;
+mod redist;
+mod registers;
