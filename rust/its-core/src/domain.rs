@@ -136,6 +136,14 @@ impl<E: Env> Domain<E> {
         if vcpu == UNMAPPED { None } else { Some(VcpuId::new(vcpu)) }
     }
 
+    /// Is the virtual ITS of a mapped LPI enabled? If not, it ignores what
+    /// devices write (GITS_CTLR.Enabled).
+    #[inline]
+    fn translates(&self, entry: Entry) -> bool {
+        let vits = self.vits.get(usize::from(entry.collection() / COLLECTIONS));
+        vits.is_some_and(Vits::translates)
+    }
+
     /// An event that is mapped to the virtual LPI `lpi` happened. IRQ
     /// context, no lock held.
     #[inline]
@@ -149,6 +157,9 @@ impl<E: Env> Domain<E> {
         loop {
             let entry = self.vlpis.get(lpi);
             let Some(target) = self.target(entry) else { break };
+            if fresh && !self.translates(entry) {
+                break;
+            }
             let (Some(redist), Some(table)) = (self.redist(target), self.properties.get()) else {
                 break;
             };

@@ -9,7 +9,7 @@ mod exec;
 mod queue;
 mod registers;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use its_arch::DeviceId;
 use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, PageSize};
@@ -48,6 +48,8 @@ pub struct Vits<E: Env> {
     registers: E::Lock<Registers>,
     /// GITS_CREADR, for readers that do not wait for a batch of commands.
     creadr: AtomicU64,
+    /// GITS_CTLR.Enabled, for interrupts.
+    translating: AtomicBool,
 }
 
 /// The attributes that tables and queue have: what the hypervisor's own
@@ -87,7 +89,14 @@ impl<E: Env> Vits<E> {
                 skipped: 0,
             }),
             creadr: AtomicU64::new(0),
+            translating: AtomicBool::new(false),
         }
+    }
+
+    /// Does it translate what devices write? IRQ context.
+    #[inline]
+    pub(crate) fn translates(&self) -> bool {
+        self.translating.load(Ordering::Relaxed)
     }
 
     /// Index of the host ITS behind it.

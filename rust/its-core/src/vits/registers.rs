@@ -132,6 +132,7 @@ impl<E: Env> Vits<E> {
             Register::Ctlr => {
                 let written = write_part(0, byte, width, value) & u64::from(Ctlr::WRITE_MASK);
                 registers.enabled = written != 0;
+                self.translating.store(registers.enabled, Ordering::Relaxed);
             }
             // Base registers are fixed while the ITS is enabled; the
             // architecture calls such a write UNPREDICTABLE.
