@@ -2,6 +2,13 @@
 //! its-core on a fake hypervisor, with a strict host ITS and a simulated
 //! vGIC. See its-testkit for what those insist on.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that goes wrong shall stop with a panic, in a helper too"
+)]
+
 mod commands;
 mod happy;
 mod redist;
