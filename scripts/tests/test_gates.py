@@ -112,6 +112,10 @@ class Objects(InFolder):
             # Local, and called without a relocation.
             local = self.elf(f"{called}\n.text\n.type {name}, %function\n{name}: ret\n")
             self.complains(objects.panics(local), f"^{what} is linked in; used by nobody")
+            # Local, and called as an offset in its section.
+            far = f'{called}\n.section .text.f, "ax"\n.type {name}, %function\n{name}: ret\n.size {name}, 4\n'
+            far = self.elf(far.replace(f"bl {name}", "bl .text.f"))
+            self.complains(objects.panics(far), f"^{what} is linked in; used by xen_its_work$")
 
     def test_vectors(self):
         for instruction in (
@@ -142,6 +146,7 @@ class Objects(InFolder):
         self.complains(objects.vectors("a.o: file format elf64-littleaarch64\n"), "no instruction at all")
 
     def test_names(self):
+        self.content(objects.names(self.elf(GOOD + f'.section .rodata.{"x" * 200}, "a"\n.word 0\n')))
         self.content(objects.names(self.elf(GOOD + "x" * 126 + ": .word 0\n")))
         self.complains(
             objects.names(self.elf(GOOD + "x" * 127 + ": .word 0\n")), "has 127 characters, Xen takes 126: xx"

@@ -14,7 +14,6 @@ SHT_RELA = 4
 SHF_WRITE = 1
 SHF_ALLOC = 2
 SHF_EXECINSTR = 4
-SHF_INFO_LINK = 0x40
 
 _STB_LOCAL = 0
 _STT_FUNC = 2
@@ -97,12 +96,16 @@ class Elf:
                     self.symbols.append(symbol)
         if not self.symbols:
             raise ValueError("it has been stripped")
+        # Rust refers to its own functions by section and offset.
+        starts = {(s.section, s.value): s.name for s in self.symbols if s.function and not s.undefined}
         self.relocations: list[Relocation] = []
         for head in heads:
             if head[1] == SHT_RELA:
                 for at in range(head[4], head[4] + head[5], 24):
-                    offset, info, _ = struct.unpack_from("<QQq", data, at)
-                    self.relocations.append(Relocation(head[7], offset, self.symbols[info >> 32].name))
+                    offset, info, addend = struct.unpack_from("<QQq", data, at)
+                    symbol = self.symbols[info >> 32]
+                    name = starts.get((symbol.section, symbol.value + addend), symbol.name)
+                    self.relocations.append(Relocation(head[7], offset, name))
 
     def exports(self) -> set[str]:
         """Names that other objects can link to."""

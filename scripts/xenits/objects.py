@@ -87,7 +87,7 @@ def users(elf: Elf, name: str) -> list[str]:
     return sorted({f for f in found if f})
 
 
-_PANIC = re.compile(r"panic|unwrap_failed|expect_failed|rust_begin_unwind|_fail\d*h[0-9a-f]{16}E|slice_\w*_fail")
+_PANIC = re.compile(r"panicking|panic_|_panic$|unwrap_failed|expect_failed|rust_begin_unwind|_fail17h[0-9a-f]{16}E$")
 
 
 def panics(elf: Elf) -> Iterable[str]:
@@ -127,9 +127,9 @@ def vectors(disassembly: str) -> Iterable[str]:
 
 def names(elf: Elf) -> Iterable[str]:
     """No name overflows what Xen has for one."""
-    for symbol in elf.symbols:
-        if len(symbol.name) > LONGEST_NAME:
-            yield f"a symbol has {len(symbol.name)} characters, Xen takes {LONGEST_NAME}: {symbol.name}"
+    for name in sorted({s.name for s in elf.symbols} - {s.name for s in elf.sections}):
+        if len(name) > LONGEST_NAME:
+            yield f"a symbol has {len(name)} characters, Xen takes {LONGEST_NAME}: {name}"
 
 
 _LOADED = {
