@@ -90,7 +90,9 @@ fn exercise(report: &mut Report) -> Result<(), String> {
         if xen { "yes" } else { "no" }
     ));
     watch(options.number("timeout", TIMEOUT)?)?;
-    if options.scenario != "count" || options.text("key").is_some() {
+    // What is counted must not be stirred by anything else.
+    let quick = options.scenario == "count";
+    if !quick || options.text("key").is_some() {
         let fault = fault(options.text("sabotage"))?;
         sysfs::load_modules(|name| {
             if name == "xenits_ivshmem.ko" { fault.clone() } else { String::new() }
@@ -99,16 +101,28 @@ fn exercise(report: &mut Report) -> Result<(), String> {
     if options.scenario == "shell" {
         return shell(report);
     }
-    scenario::run(&options, report)?;
-    report.irqs(&sysfs::interrupts()?);
-    let key = options.text("key").unwrap_or("L");
-    if xen && (options.scenario != "count" || options.text("key").is_some()) {
-        match xen::debug_keys(key) {
-            Ok(()) => report.line(&format!("info xen-key={key} failures={}", report.failures())),
-            Err(reason) => report.check("xen-key", &Err(reason)),
-        }
+    let checks = scenario::prepare(&options)?;
+    // What a counter was before the checks tells a leak from what the devices need.
+    let key = xen.then(|| options.text("key").unwrap_or(if quick { "" } else { "L" }));
+    let key = key.filter(|key| !key.is_empty());
+    if let Some(key) = key.filter(|_| ["rebind", "hotplug"].contains(&options.scenario.as_str())) {
+        press(report, key, "begin");
     }
+    scenario::run(checks, report);
+    report.irqs(&sysfs::interrupts()?);
+    if let Some(key) = key {
+        press(report, key, "end");
+    }
+    report.line(&format!("info failures={}", report.failures()));
     Ok(())
+}
+
+/// Has Xen print what a debug key of its stands for, after a line that says when.
+fn press(report: &mut Report, key: &str, when: &str) {
+    report.line(&format!("info xen-key={key} when={when}"));
+    if let Err(reason) = xen::debug_keys(key) {
+        report.check("xen-key", &Err(reason));
+    }
 }
 
 /// A fault for the ivshmem driver to make, as `ignore:5`, which shows that the checks notice: its

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 
+use crate::irqs::Snapshot;
 use crate::report::Outcome;
 use crate::sysfs;
 
@@ -157,41 +158,38 @@ impl Nvme {
         let delta = sysfs::interrupts()?.since(&before);
         sysfs::unpin()?;
         result?;
+        self.judge_reads(&delta, queue, count, sysfs::effective_cpu)
+            .map(|facts| format!("reads={count} {facts}"))
+            .map_err(|reason| format!("{count} reads on CPU {cpu}: {reason}"))
+    }
+
+    /// Whether these interrupts are what `count` reads through a queue must have caused: as many on
+    /// its vector, all on its target, and none on the other I/O vectors.
+    fn judge_reads(
+        &self,
+        delta: &Snapshot,
+        queue: u32,
+        count: u64,
+        target_of: impl Fn(u32) -> Result<u32, String>,
+    ) -> Outcome {
         let vector = delta.named(&format!("{}q{queue}", self.name))?;
+        let (name, total) = (&vector.name, vector.total());
         if !vector.is_its() {
-            return Err(format!("{} is not an MSI of the ITS but {}", vector.name, vector.chip));
+            return Err(format!("{name} is not an MSI of the ITS but {}", vector.chip));
         }
-        let target = sysfs::effective_cpu(vector.number)?;
-        let on_target = vector.counts.get(&target).copied().unwrap_or(0);
-        let total = vector.total();
         if total != count {
-            return Err(format!(
-                "{count} reads on CPU {cpu} gave {total} interrupts on {}",
-                vector.name
-            ));
+            return Err(format!("{total} interrupts on {name}"));
         }
-        if on_target != count {
-            return Err(format!(
-                "{} is for CPU {target}, where {on_target} of {count} came: {:?}",
-                vector.name, vector.counts
-            ));
+        let target = target_of(vector.number)?;
+        if vector.counts.get(&target).copied().unwrap_or(0) != count {
+            return Err(format!("{name} is for CPU {target}, but came as {:?}", vector.counts));
         }
-        for other in
-            delta.its().filter(|irq| self.owns_io_vector(&irq.name) && irq.name != vector.name)
-        {
-            if other.total() != 0 {
-                return Err(format!(
-                    "{} came {} times during reads on {}",
-                    other.name,
-                    other.total(),
-                    vector.name
-                ));
-            }
+        let mut others = delta.its().filter(|irq| self.owns_io_vector(&irq.name));
+        if let Some(other) = others.find(|irq| irq.name != *name && irq.total() != 0) {
+            return Err(format!("{} interrupts on {}, not {name}", other.total(), other.name));
         }
-        Ok(format!(
-            "reads={count} irqs={total} vector={} irq={} hwirq={} cpu={target}",
-            vector.name, vector.number, vector.hwirq
-        ))
+        let (number, hwirq) = (vector.number, vector.hwirq);
+        Ok(format!("irqs={total} vector={name} irq={number} hwirq={hwirq} cpu={target}"))
     }
 
     /// Has the controller complete admin commands, and waits for the admin vector.
@@ -247,6 +245,31 @@ mod tests {
         assert_eq!(disk_of("nvme0"), None);
         assert_eq!(disk_of("numa_node"), None);
         assert_eq!(disk_of("hwmon0"), None);
+    }
+
+    fn judged(lines: &str) -> String {
+        let (queues, pci) = (PathBuf::new(), PathBuf::new());
+        let nvme = Nvme { name: "nvme0".into(), disk: "nvme0n1".into(), queues, pci };
+        let text = format!("  CPU0 CPU1\n{lines}");
+        let delta = Snapshot::parse(&text).expect("parses");
+        nvme.judge_reads(&delta, 1, 50, |_| Ok(1)).unwrap_or_else(|reason| format!("bad: {reason}"))
+    }
+
+    #[test]
+    fn reads_must_give_as_many_interrupts_on_the_right_vector_and_cpu() {
+        let good = " 8: 3 0 ITS-MSI 10 Edge nvme0q0\n 9: 0 50 ITS-MSI 11 Edge nvme0q1\n";
+        assert_eq!(judged(good), "irqs=50 vector=nvme0q1 irq=9 hwirq=11 cpu=1");
+        let other = format!("{good} 10: 1 0 ITS-MSI 12 Edge nvme0q2\n");
+        for (bad, why) in [
+            (good.replace("50", "49"), "bad: 49 interrupts on nvme0q1"),
+            (good.replace("50", "51"), "bad: 51 interrupts on nvme0q1"),
+            (good.replace("0 50", "1 49"), "bad: nvme0q1 is for CPU 1"),
+            (good.replace("ITS-MSI 11", "GICv2m 11"), "bad: nvme0q1 is not an MSI of the ITS"),
+            (good.replace("q1", "q3"), "bad: no interrupt is named nvme0q1"),
+            (other, "bad: 1 interrupts on nvme0q2, not nvme0q1"),
+        ] {
+            assert!(judged(&bad).starts_with(why), "{}", judged(&bad));
+        }
     }
 
     #[test]

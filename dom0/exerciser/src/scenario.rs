@@ -32,11 +32,11 @@ const COMMON: [&str; 6] = ["key", "timeout", "pciadd", "nvme", "reads", "sabotag
 /// Makes the checks of a scenario once its devices are there.
 type Build = fn(&Options) -> Result<Vec<Check>, String>;
 
-/// Prepares a scenario, runs its checks, and reports them.
+/// Makes the checks of the scenario that the options name, once its devices are there.
 ///
 /// # Errors
 /// The scenario is unknown or its devices are not there, so that there is nothing to check.
-pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
+pub fn prepare(options: &Options) -> Result<Vec<Check>, String> {
     let (own, build): (&[&str], Build) = match options.scenario.as_str() {
         "smoke" => (&[], smoke),
         "count" => (&[], count),
@@ -50,7 +50,11 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
     if !unknown.is_empty() {
         return Err(format!("scenario {} has no option {}", options.scenario, unknown.join(", ")));
     }
-    let checks = build(options)?;
+    build(options)
+}
+
+/// Runs checks in order, and reports each.
+pub fn run(checks: Vec<Check>, report: &mut Report) {
     report.plan(checks.len());
     for check in checks {
         let start = Instant::now();
@@ -58,7 +62,6 @@ pub fn run(options: &Options, report: &mut Report) -> Result<(), String> {
         let outcome = outcome.map(|facts| format!("{facts} ms={}", start.elapsed().as_millis()));
         report.check(&check.name, &outcome);
     }
-    Ok(())
 }
 
 /// The kernel's log has no line that tells of a lost interrupt or worse.
@@ -197,7 +200,8 @@ fn affinity(options: &Options) -> Result<Vec<Check>, String> {
     let board = Rc::new(boards.into_iter().next().ok_or("this scenario needs an ivshmem")?);
     let settings = move_irqs::Settings {
         vectors: usize::try_from(vectors).unwrap_or(0),
-        changes,
+        // Each of the two checks makes as many.
+        changes: changes.div_ceil(2),
         seed: options.number("seed", 1)?,
         pause_us: options.number("pause", 10_000)?,
         late: options.number("late", u64::MAX)?,
