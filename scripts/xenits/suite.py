@@ -20,12 +20,16 @@ from .errors import StepError
 
 @dataclass(frozen=True)
 class Result:
-    """How one test went. `problems` is empty if it passed; `skipped` has the reason if it did not run."""
+    """How one test went.
+
+    `problems` is empty if it passed; `skipped` has the reason if it did not run; `note` is shown in any case.
+    """
 
     name: str
     problems: tuple[str, ...] = ()
     skipped: str = ""
     remark: str = ""
+    note: str = ""
 
     @property
     def failed(self) -> bool:
@@ -104,6 +108,8 @@ def run(cases: list[Case], logs: Path, out: TextIO) -> Tally:
             tally.add(result)
         print(_summary(results, seconds), file=out, flush=True)
         for result in results:
+            if result.note:
+                print("\n".join(f"    {line}" for line in result.note.splitlines()), file=out)
             if result.skipped and len(results) > 1:
                 print(f"    skipped {result.name}: {result.skipped}", file=out)
             for problem in result.problems:
