@@ -51,6 +51,17 @@ struct Common {
     enabled: bool,
 }
 
+/// What became of an LPI that was to be raised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Routed {
+    /// It is pending on its vCPU.
+    Raised,
+    /// It is not mapped to a vCPU.
+    Nowhere,
+    /// That vCPU, or the ITS, ignores it.
+    Ignored,
+}
+
 /// One guest.
 pub struct Domain<E: Env> {
     pub(crate) config: DomainConfig,
@@ -64,7 +75,8 @@ pub struct Domain<E: Env> {
     pub(crate) redists: E::Buf<Redist<E>>,
     common: E::Lock<Common>,
     properties: E::Once<PropertyTable<E>>,
-    /// MOVALL took pending LPIs to a vCPU that they are not mapped to.
+    /// LPIs may be pending on a vCPU that they are not mapped to: MOVALL took
+    /// them there, or their collection was unmapped.
     strays: AtomicBool,
     /// LPIs that fired with no vCPU to go to.
     unrouted: AtomicU64,
@@ -148,20 +160,23 @@ impl<E: Env> Domain<E> {
     /// context, no lock held.
     #[inline]
     pub fn deliver(&self, lpi: Lpi) {
-        self.route(lpi, true);
+        if self.route(lpi, true) != Routed::Raised {
+            self.unrouted.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Make `lpi` pending on the vCPU that it is mapped to. `fresh` if it
     /// fired just now, not if it was pending before.
-    fn route(&self, lpi: Lpi, fresh: bool) {
+    #[inline]
+    fn route(&self, lpi: Lpi, fresh: bool) -> Routed {
         loop {
             let entry = self.vlpis.get(lpi);
-            let Some(target) = self.target(entry) else { break };
+            let Some(target) = self.target(entry) else { return Routed::Nowhere };
             if fresh && !self.translates(entry) {
-                break;
+                return Routed::Ignored;
             }
             let (Some(redist), Some(table)) = (self.redist(target), self.properties.get()) else {
-                break;
+                return Routed::Ignored;
             };
             // Whoever moves or unmaps an LPI changes its entry first, then
             // looks for it under the vCPU's lock. So once that lock is ours,
@@ -179,23 +194,59 @@ impl<E: Env> Domain<E> {
             match outcome {
                 // The guest has not enabled LPIs on that vCPU: the
                 // architecture ignores them (GICR_CTLR.EnableLPIs).
-                None => break,
+                None => return Routed::Ignored,
                 Some(None) => continue,
                 Some(Some(kick)) => {
                     if kick {
                         redist.kick();
                     }
-                    return;
+                    return Routed::Raised;
                 }
             }
         }
-        self.unrouted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Raise an LPI that was taken away from `redist` where it belongs now.
+    fn restore(&self, redist: &Redist<E>, lpi: Lpi) {
+        let Some(table) = self.properties.get() else { return };
+        while self.route(lpi, false) == Routed::Nowhere {
+            // If only its collection is unmapped, it stays where it was. As
+            // in `route`, the entry decides under the vCPU's lock.
+            let outcome = redist.with(|state, vcpu| {
+                let entry = self.vlpis.get(lpi);
+                if self.target(entry).is_some() {
+                    return None;
+                }
+                Some(entry.mapped() && state.raise(vcpu, table, lpi))
+            });
+            match outcome {
+                Some(None) => continue,
+                Some(Some(true)) => redist.kick(),
+                _ => {}
+            }
+            return;
+        }
+    }
+
+    /// Raise an LPI on a vCPU that it need not be mapped to. False if that
+    /// vCPU ignores LPIs.
+    fn raise_on(&self, id: VcpuId, lpi: Lpi) -> bool {
+        let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else {
+            return false;
+        };
+        let kick = redist.with(|state, vcpu| state.raise(vcpu, table, lpi));
+        if kick == Some(true) {
+            redist.kick();
+        }
+        kick.is_some()
     }
 
     /// Raise what was taken away from `redist`, wherever it belongs now.
     fn replace(&self, redist: &Redist<E>, displaced: &Displaced) {
-        for lpi in displaced.iter() {
-            self.route(lpi, false);
+        for (lpi, heir) in displaced.iter() {
+            if !heir.is_some_and(|heir| self.raise_on(heir, lpi)) {
+                self.restore(redist, lpi);
+            }
         }
         if displaced.kick {
             redist.kick();
@@ -229,6 +280,9 @@ impl<E: Env> Domain<E> {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
         if let Some(displaced) = redist.with(|state, vcpu| state.sync(vcpu, table)) {
             self.replace(redist, &displaced);
+            if displaced.recheck {
+                self.invalidate_all(id);
+            }
         }
     }
 
@@ -344,13 +398,12 @@ impl<E: Env> Domain<E> {
 
     /// Re-read the property of `lpi` (INV, GICR_INVLPIR).
     pub(crate) fn invalidate(&self, lpi: Lpi) {
-        let Some(target) = self.target(self.vlpis.get(lpi)) else { return };
-        let (Some(redist), Some(table)) = (self.redist(target), self.properties.get()) else {
-            return;
-        };
-        let mut displaced = Displaced::new();
-        redist.with(|state, vcpu| state.refresh(vcpu, table, lpi, &mut displaced));
-        self.replace(redist, &displaced);
+        let Some(table) = self.properties.get() else { return };
+        self.with_redists_of(self.vlpis.get(lpi), |redist| {
+            let mut displaced = Displaced::new();
+            redist.with(|state, vcpu| state.refresh(vcpu, table, lpi, &mut displaced));
+            self.replace(redist, &displaced);
+        });
     }
 
     /// Re-read the properties of all LPIs of a vCPU (INVALL, GICR_INVALLR).
@@ -375,8 +428,15 @@ impl<E: Env> Domain<E> {
     }
 
     /// Take the LPIs for which `wanted` holds away from a vCPU, and hand each
-    /// to `to`.
-    fn drain(&self, id: VcpuId, wanted: impl Fn(Lpi) -> bool, to: impl Fn(Lpi)) {
+    /// to `to`. `heir` gets those that are in a list register, once they can
+    /// be had.
+    fn drain(
+        &self,
+        id: VcpuId,
+        heir: Option<VcpuId>,
+        wanted: impl Fn(Lpi) -> bool,
+        to: impl Fn(Lpi),
+    ) {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
         for _ in 0..DRAIN_ROUNDS {
             let mut from = Some(0);
@@ -385,13 +445,13 @@ impl<E: Env> Domain<E> {
                 from = redist
                     .with(|state, _| state.take_waiting(at, &mut displaced, false, &wanted))
                     .flatten();
-                displaced.iter().for_each(&to);
+                displaced.iter().for_each(|(lpi, _)| to(lpi));
             }
             // An LPI may have got from a slot into the bitmaps meanwhile.
             let mut displaced = Displaced::new();
-            let drained =
-                redist.with(|state, vcpu| state.drain_slots(vcpu, table, &mut displaced, &wanted));
-            displaced.iter().for_each(&to);
+            let drained = redist
+                .with(|state, vcpu| state.drain_slots(vcpu, table, heir, &mut displaced, &wanted));
+            displaced.iter().for_each(|(lpi, _)| to(lpi));
             if displaced.kick {
                 redist.kick();
             }
@@ -401,22 +461,24 @@ impl<E: Env> Domain<E> {
         }
     }
 
-    /// Take `lpi` away from where `entry` had it.
-    fn take(&self, entry: Entry, lpi: Lpi, pending: Pending) {
+    /// Call `each` with every redistributor on which an LPI of this entry may
+    /// be pending.
+    fn with_redists_of(&self, entry: Entry, each: impl Fn(&Redist<E>)) {
         if self.strays.load(Ordering::Relaxed) {
-            for redist in self.redists.iter() {
-                self.take_from(redist, lpi, pending);
-            }
+            self.redists.iter().for_each(each);
         } else if let Some(redist) = self.target(entry).and_then(|id| self.redist(id)) {
-            self.take_from(redist, lpi, pending);
+            each(redist);
         }
     }
 
-    fn take_from(&self, redist: &Redist<E>, lpi: Lpi, pending: Pending) {
+    /// Take `lpi` away from where `entry` had it.
+    fn take(&self, entry: Entry, lpi: Lpi, pending: Pending) {
         let Some(table) = self.properties.get() else { return };
-        let mut displaced = Displaced::new();
-        redist.with(|state, vcpu| state.take(vcpu, table, lpi, pending, &mut displaced));
-        self.replace(redist, &displaced);
+        self.with_redists_of(entry, |redist| {
+            let mut displaced = Displaced::new();
+            redist.with(|state, vcpu| state.take(vcpu, table, lpi, pending, &mut displaced));
+            self.replace(redist, &displaced);
+        });
     }
 
     /// Make `lpi` not pending (CLEAR).
@@ -427,18 +489,17 @@ impl<E: Env> Domain<E> {
     /// All pending LPIs of one vCPU go to another (MOVALL). Their mappings
     /// stay.
     pub(crate) fn move_all(&self, from: VcpuId, to: VcpuId) {
-        let (Some(redist), Some(table)) = (self.redist(to), self.properties.get()) else { return };
+        let Some(redist) = self.redist(to) else { return };
         if from == to || redist.with(|_, _| ()).is_none() {
             return;
         }
         self.strays.store(true, Ordering::Relaxed);
         self.drain(
             from,
+            Some(to),
             |_| true,
             |lpi| {
-                if redist.with(|state, vcpu| state.raise(vcpu, table, lpi)) == Some(true) {
-                    redist.kick();
-                }
+                self.raise_on(to, lpi);
             },
         );
     }
@@ -472,6 +533,9 @@ impl<E: Env> Domain<E> {
         else {
             return;
         };
+        if vcpu.is_none() && cell.load(Ordering::Acquire) != UNMAPPED {
+            self.strays.store(true, Ordering::Relaxed);
+        }
         let old = cell.swap(vcpu.map_or(UNMAPPED, VcpuId::get), Ordering::AcqRel);
         let Some(vcpu) = vcpu else { return };
         if old == UNMAPPED {
@@ -480,11 +544,14 @@ impl<E: Env> Domain<E> {
         } else if vcpu.get() != old {
             self.drain(
                 VcpuId::new(old),
+                None,
                 |lpi| {
                     let entry = self.vlpis.get(lpi);
                     entry.mapped() && entry.collection() == index
                 },
-                |lpi| self.route(lpi, false),
+                |lpi| {
+                    self.route(lpi, false);
+                },
             );
         }
     }

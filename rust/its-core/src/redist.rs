@@ -13,7 +13,7 @@
 
 use core::sync::atomic::AtomicU64;
 
-use its_arch::{IdBits, Lpi};
+use its_arch::{IdBits, Lpi, VcpuId};
 
 use crate::Error;
 use crate::bitmap::Bitmap;
@@ -42,31 +42,34 @@ pub struct Counters {
 
 /// LPIs that have to be raised anew, once the vGIC lock is released.
 pub(crate) struct Displaced {
-    lpis: [Option<Lpi>; SLOTS],
+    lpis: [Option<(Lpi, Option<VcpuId>)>; SLOTS],
     used: usize,
     /// The vCPU has to leave the guest: an LPI of it is in a list register.
     pub(crate) kick: bool,
+    /// Dormant LPIs may belong elsewhere, or be enabled.
+    pub(crate) recheck: bool,
 }
 
 impl Displaced {
     /// None yet.
     pub(crate) const fn new() -> Self {
-        Self { lpis: [None; SLOTS], used: 0, kick: false }
+        Self { lpis: [None; SLOTS], used: 0, kick: false, recheck: false }
     }
 
     /// An LPI that is in two places is pending only once.
-    fn push(&mut self, lpi: Lpi) {
-        if self.iter().any(|known| known == lpi) {
+    fn push(&mut self, lpi: Lpi, heir: Option<VcpuId>) {
+        if self.iter().any(|(known, _)| known == lpi) {
             return;
         }
         if let Some(place) = self.lpis.get_mut(self.used) {
-            *place = Some(lpi);
+            *place = Some((lpi, heir));
             self.used = self.used.saturating_add(1);
         }
     }
 
-    /// The LPIs.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Lpi> + '_ {
+    /// The LPIs, each with the vCPU that gets it wherever it is mapped to
+    /// (MOVALL), if there is one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Lpi, Option<VcpuId>)> + '_ {
         self.lpis.iter().take(self.used).flatten().copied()
     }
 }
@@ -87,6 +90,10 @@ pub struct LpiState<E: Env> {
     evict: SlotSet,
     /// Of those: the ones whose pending state is to be forgotten.
     forget: SlotSet,
+    /// Of those: who gets the LPI, other than the vCPU that it is mapped to.
+    heirs: [Option<VcpuId>; SLOTS],
+    /// Dormant LPIs may belong elsewhere, or be enabled.
+    recheck: bool,
     ready: Bitmap<E>,
     dormant: Bitmap<E>,
     pub(crate) counters: Counters,
@@ -100,6 +107,8 @@ impl<E: Env> LpiState<E> {
             slots: Slots::new(),
             evict: SlotSet::default(),
             forget: SlotSet::default(),
+            heirs: [None; SLOTS],
+            recheck: false,
             ready: Bitmap::new(lpis)?,
             dormant: Bitmap::new(lpis)?,
             counters: Counters::default(),
@@ -252,24 +261,35 @@ impl<E: Env> LpiState<E> {
     ) {
         let waited = self.ready.clear(lpi.index()) | self.dormant.clear(lpi.index());
         if waited && pending == Pending::Keep {
-            displaced.push(lpi);
+            displaced.push(lpi, None);
         }
         if let Some(slot) = self.slot_of(lpi) {
-            self.vacate(vcpu, slot, pending, displaced);
+            self.vacate(vcpu, slot, pending, None, displaced);
             displaced.kick |= self.refill(vcpu, table);
         }
     }
 
-    /// Empty a slot, now or when the vCPU leaves the guest.
-    fn vacate(&mut self, vcpu: &E::Vcpu, slot: u8, pending: Pending, displaced: &mut Displaced) {
+    /// Empty a slot, now or when the vCPU leaves the guest. In the latter
+    /// case `heir` gets the LPI if it is pending then.
+    fn vacate(
+        &mut self,
+        vcpu: &E::Vcpu,
+        slot: u8,
+        pending: Pending,
+        heir: Option<VcpuId>,
+        displaced: &mut Displaced,
+    ) {
         if !self.evict.contains(slot) && vcpu.retract(slot) {
             self.counters.evicted = self.counters.evicted.wrapping_add(1);
             if let Some(lpi) = self.release(slot)
                 && pending == Pending::Keep
             {
-                displaced.push(lpi);
+                displaced.push(lpi, None);
             }
             return;
+        }
+        if let Some(place) = self.heirs.get_mut(usize::from(slot)) {
+            *place = heir;
         }
         self.evict.insert(slot);
         if pending == Pending::Drop {
@@ -291,10 +311,13 @@ impl<E: Env> LpiState<E> {
         let waited =
             if enabled { self.dormant.clear(lpi.index()) } else { self.ready.clear(lpi.index()) };
         if waited {
-            displaced.push(lpi);
+            displaced.push(lpi, None);
         }
-        if !enabled && let Some(slot) = self.slot_of(lpi) {
-            self.vacate(vcpu, slot, Pending::Keep, displaced);
+        if !enabled
+            && let Some(slot) = self.slot_of(lpi)
+            && !self.evict.contains(slot)
+        {
+            self.vacate(vcpu, slot, Pending::Keep, None, displaced);
             displaced.kick |= self.refill(vcpu, table);
         }
     }
@@ -307,20 +330,31 @@ impl<E: Env> LpiState<E> {
         table: &PropertyTable<E>,
         displaced: &mut Displaced,
     ) {
-        self.vacate_where(vcpu, displaced, |lpi| !table.get(lpi).enabled());
+        for slot in self.slots.used().iter() {
+            let disabled = self.slots.get(slot).is_some_and(|lpi| !table.get(lpi).enabled());
+            if disabled && !self.evict.contains(slot) {
+                self.vacate(vcpu, slot, Pending::Keep, None, displaced);
+            }
+        }
         displaced.kick |= self.refill(vcpu, table);
     }
 
     /// Empty the slots of the LPIs for which `wanted` holds, keeping them
     /// pending, and fill them anew unless such LPIs wait for one: then false.
+    /// `heir` gets those that are in a list register.
     pub(crate) fn drain_slots(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
+        heir: Option<VcpuId>,
         displaced: &mut Displaced,
         wanted: impl Fn(Lpi) -> bool,
     ) -> bool {
-        self.vacate_where(vcpu, displaced, &wanted);
+        for slot in self.slots.used().iter() {
+            if self.slots.get(slot).is_some_and(&wanted) {
+                self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
+            }
+        }
         let mut from = 0;
         while let Some(index) = self.ready.next(from) {
             if Lpi::from_index(index).is_some_and(&wanted) {
@@ -330,21 +364,6 @@ impl<E: Env> LpiState<E> {
         }
         displaced.kick |= self.refill(vcpu, table);
         true
-    }
-
-    /// Empty the slots of the LPIs for which `wanted` holds, keeping them
-    /// pending.
-    fn vacate_where(
-        &mut self,
-        vcpu: &E::Vcpu,
-        displaced: &mut Displaced,
-        wanted: impl Fn(Lpi) -> bool,
-    ) {
-        for slot in self.slots.used().iter() {
-            if self.slots.get(slot).is_some_and(&wanted) {
-                self.vacate(vcpu, slot, Pending::Keep, displaced);
-            }
-        }
     }
 
     /// Take up to a batch of LPIs for which `wanted` holds out of the
@@ -373,7 +392,7 @@ impl<E: Env> LpiState<E> {
                     self.ready.clear(index);
                 }
                 self.dormant.clear(index);
-                displaced.push(lpi);
+                displaced.push(lpi, None);
             }
         }
         Some(at)
@@ -383,8 +402,10 @@ impl<E: Env> LpiState<E> {
     /// emptied, list registers included. The vCPU is the current one.
     pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> Displaced {
         let mut displaced = Displaced::new();
+        displaced.recheck = core::mem::take(&mut self.recheck);
         for slot in self.evict.iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
+            let heir = self.heirs.get(usize::from(slot)).copied().flatten();
             let forget = self.forget.contains(slot);
             let was = vcpu.evict(slot);
             self.counters.evicted = self.counters.evicted.wrapping_add(1);
@@ -393,7 +414,7 @@ impl<E: Env> LpiState<E> {
                 self.release(slot);
             }
             if was.pending && !forget {
-                displaced.push(lpi);
+                displaced.push(lpi, heir);
             }
         }
         self.refill(vcpu, table);
@@ -407,11 +428,21 @@ impl<E: Env> LpiState<E> {
             let Some(lpi) = self.slots.get(slot) else { continue };
             let forget = self.forget.contains(slot);
             if vcpu.reset(slot) && !forget {
-                self.ready.set(lpi.index());
+                if self.evict.contains(slot) {
+                    // It was to leave this vCPU, which it can do once the
+                    // vGIC lock is released.
+                    self.dormant.set(lpi.index());
+                    self.recheck = true;
+                } else {
+                    self.ready.set(lpi.index());
+                }
             }
             self.release(slot);
         }
         self.refill(vcpu, table);
+        if self.recheck {
+            vcpu.request_sync();
+        }
     }
 
     /// Mark LPIs pending that the guest's pending table says are: bit `n` of
