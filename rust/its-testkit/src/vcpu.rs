@@ -466,7 +466,16 @@ impl Vcpu for FakeVcpu {
 
     fn again(&self, slot: u8) {
         self.assert_held("again");
-        lock(&self.0.queues).carried(slot, "again").queued = true;
+        let mut queues = lock(&self.0.queues);
+        queues.carried(slot, "again").queued = true;
+        // The list registers of the current vCPU are at hand; those of others
+        // are seen to when they leave their guest.
+        if queues.mode == Mode::Hypervisor
+            && let Some(Some(register)) = queues.register_of(slot)
+        {
+            register.pending = true;
+            queues.carried(slot, "again").queued = false;
+        }
     }
 
     fn retract(&self, slot: u8) -> bool {

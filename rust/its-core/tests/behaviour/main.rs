@@ -11,5 +11,6 @@
 
 mod commands;
 mod happy;
+mod places;
 mod redist;
 mod registers;

@@ -1,0 +1,744 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Everything that can happen to a pending LPI, in every place where one can
+//! be.
+
+use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
+use its_arch::{Command, Lpi};
+use its_testkit::vcpu::Place;
+use its_testkit::{Config, Machine, cmd};
+
+/// The LPI in question: event 0 of device 5, in collection 0.
+const LPI: u32 = 8192;
+/// LPIs that keep all slots of vCPU 0 busy.
+const FILLERS: u32 = 16;
+const FIRST_FILLER: u32 = 9000;
+
+/// Where the LPI is, all on vCPU 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// Disabled, in the bitmap.
+    Dormant,
+    /// In the bitmap, as all slots are in use.
+    Ready,
+    /// In a slot, waiting for a list register.
+    Queued,
+    /// In a list register, not taken.
+    Pending,
+    /// Taken by the guest. It is not pending.
+    Active,
+    /// Taken by the guest, and fired again; in the list register.
+    ActivePending,
+    /// Taken by the guest, and fired again; the vCPU has not left the guest
+    /// since.
+    ActiveAgain,
+}
+
+const ALL: [At; 7] = [
+    At::Dormant,
+    At::Ready,
+    At::Queued,
+    At::Pending,
+    At::Active,
+    At::ActivePending,
+    At::ActiveAgain,
+];
+
+impl At {
+    fn pending(self) -> bool {
+        self != At::Active
+    }
+
+    fn active(self) -> bool {
+        matches!(self, At::Active | At::ActivePending | At::ActiveAgain)
+    }
+
+    /// A machine with the LPI there.
+    fn machine(self) -> Machine {
+        let m = Machine::booted(Config { id_bits: 14, ..Config::default() });
+        m.enable(LPI);
+        let mut commands = vec![cmd::mapd(5, 1), cmd::mapti(5, 0, LPI, 0), cmd::mapd(6, 5)];
+        for event in 0..FILLERS {
+            m.set_property(FIRST_FILLER + event, 0x10, true);
+            commands.push(cmd::mapti(6, event, FIRST_FILLER + event, 0));
+        }
+        m.ok_all(&commands);
+        let place = || m.vcpus[0].place(Lpi::new(LPI).expect("an LPI"));
+        match self {
+            At::Dormant => {
+                m.disable(LPI);
+                m.fire(5, 0);
+                assert_eq!(m.stat("dormant"), 1);
+            }
+            At::Ready => {
+                for event in 0..FILLERS {
+                    m.fire(6, event);
+                }
+                m.fire(5, 0);
+                assert_eq!(m.stat("waiting"), 1);
+            }
+            At::Queued => {
+                m.fire(5, 0);
+                assert_eq!(place(), Some(Place::Queued));
+            }
+            At::Pending => {
+                m.fire(5, 0);
+                m.settle();
+                assert_eq!(place(), Some(Place::Register { pending: true, active: false }));
+            }
+            At::Active => {
+                m.fire(5, 0);
+                m.settle();
+                assert!(m.vcpus[0].ack().is_some());
+                assert_eq!(place(), Some(Place::Register { pending: false, active: true }));
+            }
+            At::ActivePending => {
+                m.fire(5, 0);
+                m.settle();
+                assert!(m.vcpus[0].ack().is_some());
+                m.fire(5, 0);
+                m.settle();
+                assert_eq!(place(), Some(Place::Register { pending: true, active: true }));
+            }
+            At::ActiveAgain => {
+                m.fire(5, 0);
+                m.settle();
+                assert!(m.vcpus[0].ack().is_some());
+                m.fire(5, 0);
+                assert_eq!(place(), Some(Place::Register { pending: false, active: true }));
+            }
+        }
+        m
+    }
+
+    /// The guest ends what it took, then takes the rest. What came of the LPI
+    /// on either vCPU; the others must all come.
+    fn outcome(self, m: &Machine) -> (usize, usize) {
+        m.settle();
+        if self.active() {
+            m.vcpus[0].eoi(Lpi::new(LPI).expect("an LPI"));
+            m.vcpus[0].cycle(&m.domain);
+        }
+        let fillers = if self == At::Ready { usize::try_from(FILLERS).expect("few") } else { 0 };
+        let (first, second) = (m.drain(0), m.drain(1));
+        let count = |all: &[u32]| all.iter().filter(|lpi| **lpi == LPI).count();
+        let got = (count(&first), count(&second));
+        assert_eq!(first.len() + second.len(), got.0 + got.1 + fillers, "{first:?} {second:?}");
+        assert_eq!(m.stat("slots"), 0, "slots are left in use");
+        assert_eq!(m.stat("waiting"), 0);
+        got
+    }
+
+    /// Once, if the LPI is pending and enabled.
+    fn once(self) -> usize {
+        usize::from(self.pending() && self != At::Dormant)
+    }
+}
+
+/// One of several ways for the guest to do something: its name, and how.
+type Way = (&'static str, fn(&Machine));
+
+/// Enable the LPI again, as a guest does.
+fn enable(m: &Machine) {
+    m.enable(LPI);
+    m.ok(cmd::inv(5, 0));
+}
+
+// ---- Moves ----
+
+#[test]
+fn it_stays_if_nothing_happens() {
+    for at in ALL {
+        let m = at.machine();
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        enable(&m);
+        assert_eq!(m.drain(0).len(), usize::from(at == At::Dormant), "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn movi_takes_it_along() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::movi(5, 0, 1));
+        assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
+        enable(&m);
+        let late = usize::from(at == At::Dormant);
+        assert_eq!((m.drain(0).len(), m.drain(1).len()), (0, late), "{at:?}");
+        m.fire(5, 0);
+        m.expect(&[], &[LPI]);
+        m.destroy();
+    }
+}
+
+#[test]
+fn movi_while_the_guest_handles_it() {
+    for at in ALL.into_iter().filter(|at| at.active()) {
+        let m = at.machine();
+        m.ok(cmd::movi(5, 0, 1));
+        // The new vCPU takes the next one before the old one is done.
+        m.fire(5, 0);
+        assert_eq!(m.drain(1), [LPI], "{at:?}");
+        assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn movi_to_and_fro() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok_all(&[cmd::movi(5, 0, 1), cmd::movi(5, 0, 0)]);
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        let m2 = at.machine();
+        m2.ok(cmd::movi(5, 0, 1));
+        m2.settle();
+        m2.ok(cmd::movi(5, 0, 0));
+        m2.settle();
+        m2.ok(cmd::movi(5, 0, 1));
+        assert_eq!(at.outcome(&m2), (0, at.once()), "{at:?}");
+    }
+}
+
+#[test]
+fn movi_and_it_fires_before_the_old_vcpu_has_looked() {
+    for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+        let m = at.machine();
+        m.ok(cmd::movi(5, 0, 1));
+        m.fire(5, 0);
+        // One that was pending, one that is new: they may merge, or not if
+        // the first is not taken back in time.
+        let (old, new) = at.outcome(&m);
+        assert_eq!(old, 0, "{at:?}");
+        assert_eq!(new, 1, "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn the_guest_takes_it_before_the_move_is_noticed() {
+    let m = At::Pending.machine();
+    m.ok(cmd::movi(5, 0, 1));
+    // The vCPU is in the guest, and the guest is quicker than the kick.
+    let lpi = m.vcpus[0].ack().expect("in a list register");
+    m.settle();
+    m.vcpus[0].eoi(lpi);
+    m.expect(&[], &[]);
+    m.fire(5, 0);
+    m.expect(&[], &[LPI]);
+    m.destroy();
+    // It may even be done.
+    let m = At::Pending.machine();
+    m.ok(cmd::movi(5, 0, 1));
+    let lpi = m.vcpus[0].ack().expect("in a list register");
+    m.vcpus[0].eoi(lpi);
+    m.expect(&[], &[]);
+    m.fire(5, 0);
+    m.expect(&[], &[LPI]);
+    m.destroy();
+}
+
+#[test]
+fn mapc_takes_it_along() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::mapc(0, 1));
+        assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
+        enable(&m);
+        let late = usize::from(at == At::Dormant);
+        assert_eq!((m.drain(0).len(), m.drain(1).len()), (0, late), "{at:?}");
+        m.fire(5, 0);
+        m.expect(&[], &[LPI]);
+        m.destroy();
+    }
+}
+
+#[test]
+fn mapc_of_another_collection_leaves_it() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok_all(&[cmd::mapc(7, 0), cmd::mapc(7, 1)]);
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn movall_takes_it_along_and_leaves_its_mapping() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::movall(0, 1));
+        assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
+        if at != At::Dormant {
+            m.fire(5, 0);
+            m.expect(&[LPI], &[]);
+        }
+        m.destroy();
+    }
+}
+
+#[test]
+fn movall_and_mapc_as_a_guest_uses_them() {
+    for mapc_first in [true, false] {
+        for at in ALL {
+            let m = at.machine();
+            let mut commands = vec![cmd::mapc(0, 1), cmd::movall(0, 1)];
+            if !mapc_first {
+                commands.reverse();
+            }
+            m.ok_all(&commands);
+            assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
+            enable(&m);
+            let late = usize::from(at == At::Dormant);
+            assert_eq!((m.drain(0).len(), m.drain(1).len()), (0, late), "{at:?}");
+            m.fire(5, 0);
+            m.expect(&[], &[LPI]);
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn movall_there_and_back() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::movall(0, 1));
+        m.settle();
+        m.ok(cmd::movall(1, 0));
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        enable(&m);
+        assert_eq!(m.drain(0).len(), usize::from(at == At::Dormant), "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn after_movall_every_other_command_still_finds_it() {
+    for (command, gone) in [
+        (cmd::clear(5, 0), true),
+        (cmd::discard(5, 0), true),
+        (cmd::unmapd(5), true),
+        (cmd::movi(5, 0, 1), false),
+        (cmd::mapc(0, 1), false),
+    ] {
+        for at in ALL {
+            let m = at.machine();
+            m.ok(cmd::movall(0, 1));
+            m.ok(command);
+            let want = if gone { (0, 0) } else { (0, at.once()) };
+            assert_eq!(at.outcome(&m), want, "{at:?} {command:?}");
+            m.destroy();
+        }
+    }
+}
+
+// ---- Taken away ----
+
+#[test]
+fn clear_forgets_it() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::clear(5, 0));
+        assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
+        enable(&m);
+        m.expect(&[], &[]);
+        m.fire(5, 0);
+        m.expect(&[LPI], &[]);
+        m.destroy();
+    }
+}
+
+#[test]
+fn clear_and_it_fires_again_before_the_vcpu_has_looked() {
+    for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+        let m = at.machine();
+        m.ok_all(&[cmd::clear(5, 0), cmd::int(5, 0)]);
+        assert_eq!(at.outcome(&m), (1, 0), "{at:?}");
+        m.destroy();
+    }
+}
+
+/// The ways to unmap the event for good.
+fn unmappers() -> Vec<Way> {
+    vec![
+        ("DISCARD", |m| m.ok(cmd::discard(5, 0))),
+        ("MAPD V=0", |m| m.ok(cmd::unmapd(5))),
+        ("MAPD", |m| m.ok(cmd::mapd(5, 5))),
+        ("MAPTI to another LPI", |m| {
+            m.ok(cmd::mapti(5, 0, 8300, 0));
+        }),
+        ("GITS_BASER0", |m| {
+            m.w32(0, 0);
+            m.w64(its_arch::gits::GITS_BASER, 0);
+            m.w64(its_arch::gits::GITS_BASER, Machine::baser(8).into());
+            m.w32(0, 1);
+        }),
+        ("remove", |m| {
+            m.add_device(5, 2).expect("only marks it");
+            m.remove_device(5).expect("announced");
+        }),
+    ]
+}
+
+#[test]
+fn unmapping_forgets_it() {
+    for (how, unmap) in unmappers() {
+        for at in ALL {
+            let m = at.machine();
+            unmap(&m);
+            // Which takes the fillers with it in one case.
+            let got = if how == "GITS_BASER0" {
+                m.settle();
+                if at.active() {
+                    m.vcpus[0].eoi(Lpi::new(LPI).expect("an LPI"));
+                }
+                m.expect(&[], &[]);
+                (0, 0)
+            } else {
+                at.outcome(&m)
+            };
+            assert_eq!(got, (0, 0), "{how} {at:?}");
+            m.check();
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn unmapping_and_mapping_anew_before_the_vcpu_has_looked() {
+    for (how, unmap) in unmappers() {
+        for at in ALL {
+            for collection in [0, 1] {
+                let m = at.machine();
+                unmap(&m);
+                m.enable(LPI);
+                m.ok_all(&[cmd::mapd(5, 5), cmd::mapti(5, 0, LPI, collection), cmd::int(5, 0)]);
+                m.settle();
+                if at.active() {
+                    m.vcpus[0].eoi(Lpi::new(LPI).expect("an LPI"));
+                }
+                let mine = |vcpu| m.drain(vcpu).into_iter().filter(|lpi| *lpi == LPI).count();
+                let want = if collection == 0 { (1, 0) } else { (0, 1) };
+                assert_eq!((mine(0), mine(1)), want, "{how} {at:?} {collection}");
+                m.destroy();
+            }
+        }
+    }
+}
+
+// ---- Disabled and enabled ----
+
+/// The ways to tell that a property changed.
+fn invalidators() -> Vec<Way> {
+    vec![
+        ("INV", |m| m.ok(cmd::inv(5, 0))),
+        ("INVALL", |m| m.ok(cmd::invall(0))),
+        ("GICR_INVLPIR", |m| m.gicr_w64(0, GICR_INVLPIR, LPI.into())),
+        ("GICR_INVALLR", |m| m.gicr_w64(0, GICR_INVALLR, 0)),
+        ("MAPTI", |m| m.ok(cmd::mapti(5, 0, LPI, 0))),
+    ]
+}
+
+#[test]
+fn a_disabled_lpi_stays_pending_until_it_is_enabled() {
+    for (how, invalidate) in invalidators() {
+        for at in ALL {
+            let m = at.machine();
+            m.disable(LPI);
+            invalidate(&m);
+            assert_eq!(at.outcome(&m), (0, 0), "{how} {at:?}");
+            // It fires while it is disabled: still one.
+            for _ in 0..3 {
+                m.fire(5, 0);
+            }
+            m.expect(&[], &[]);
+            m.enable(LPI);
+            m.expect(&[], &[]);
+            invalidate(&m);
+            m.expect(&[LPI], &[]);
+            invalidate(&m);
+            m.expect(&[], &[]);
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn disabled_and_enabled_before_the_vcpu_has_looked() {
+    for (how, invalidate) in invalidators() {
+        for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+            let m = at.machine();
+            m.disable(LPI);
+            invalidate(&m);
+            m.enable(LPI);
+            invalidate(&m);
+            assert_eq!(at.outcome(&m), (at.once(), 0), "{how} {at:?}");
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn disabled_moved_and_enabled() {
+    for at in ALL {
+        let m = at.machine();
+        m.disable(LPI);
+        m.ok_all(&[cmd::inv(5, 0), cmd::movi(5, 0, 1)]);
+        assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
+        enable(&m);
+        let want: &[u32] = if at.pending() { &[LPI] } else { &[] };
+        m.expect(&[], want);
+        m.destroy();
+    }
+}
+
+#[test]
+fn disabled_and_cleared() {
+    for at in ALL {
+        let m = at.machine();
+        m.disable(LPI);
+        m.ok_all(&[cmd::inv(5, 0), cmd::clear(5, 0)]);
+        assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
+        enable(&m);
+        m.expect(&[], &[]);
+        m.destroy();
+    }
+}
+
+#[test]
+fn a_disable_that_nobody_is_told_of_takes_effect_where_it_is_cheap() {
+    // Without INV the guest cannot rely on anything, but nothing is lost.
+    for at in ALL {
+        let m = at.machine();
+        m.disable(LPI);
+        let (first, second) = at.outcome(&m);
+        assert!(first <= at.once() && second == 0, "{at:?}");
+        enable(&m);
+        let late = m.drain(0).len();
+        assert_eq!(first + late, usize::from(at.pending()), "{at:?}");
+        m.destroy();
+    }
+}
+
+// ---- vCPUs off and on ----
+
+#[test]
+fn off_and_on_keeps_it() {
+    for at in ALL {
+        let m = at.machine();
+        m.vcpus[0].power_off(&m.domain);
+        m.expect(&[], &[]);
+        m.vcpus[0].power_on(&m.domain);
+        let got = m.drain(0);
+        let mine = got.iter().filter(|lpi| **lpi == LPI).count();
+        assert_eq!(mine, at.once(), "{at:?}");
+        assert_eq!(got.len() - mine, if at == At::Ready { 16 } else { 0 }, "{at:?}");
+        enable(&m);
+        assert_eq!(m.drain(0).len(), usize::from(at == At::Dormant), "{at:?}");
+        m.fire(5, 0);
+        m.expect(&[LPI], &[]);
+        assert_eq!(m.stat("slots"), 0);
+        m.destroy();
+    }
+}
+
+#[test]
+fn it_fires_while_the_vcpu_is_off() {
+    for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+        let m = at.machine();
+        m.vcpus[0].power_off(&m.domain);
+        m.fire(5, 0);
+        m.fire(5, 0);
+        m.vcpus[0].power_on(&m.domain);
+        let mine = m.drain(0).into_iter().filter(|lpi| *lpi == LPI).count();
+        assert_eq!(mine, 1, "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn moved_away_from_a_vcpu_that_is_off() {
+    for at in ALL {
+        for mover in [cmd::movi(5, 0, 1), cmd::mapc(0, 1)] {
+            let m = at.machine();
+            m.vcpus[0].power_off(&m.domain);
+            m.ok(mover);
+            let mine = |vcpu| m.drain(vcpu).into_iter().filter(|lpi| *lpi == LPI).count();
+            // What is in a list register of a vCPU that is off can only be
+            // had when it is on again.
+            let early = mine(1);
+            m.vcpus[0].power_on(&m.domain);
+            m.settle();
+            assert_eq!(mine(0), 0, "{at:?} {mover:?}");
+            assert_eq!(early + mine(1), at.once(), "{at:?} {mover:?}");
+            if matches!(at, At::Ready | At::Queued) {
+                assert_eq!(early, at.once(), "{at:?} {mover:?}");
+            }
+            m.fire(5, 0);
+            m.settle();
+            assert_eq!((mine(0), mine(1)), (0, usize::from(at != At::Dormant)), "{at:?}");
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn cleared_on_a_vcpu_that_is_off() {
+    for at in ALL {
+        let m = at.machine();
+        m.vcpus[0].power_off(&m.domain);
+        m.ok(cmd::clear(5, 0));
+        m.vcpus[0].power_on(&m.domain);
+        enable(&m);
+        let mine = m.drain(0).into_iter().filter(|lpi| *lpi == LPI).count();
+        assert_eq!(mine, 0, "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn disabled_on_a_vcpu_that_is_off() {
+    for at in ALL {
+        let m = at.machine();
+        m.vcpus[0].power_off(&m.domain);
+        m.disable(LPI);
+        m.ok(cmd::inv(5, 0));
+        m.vcpus[0].power_on(&m.domain);
+        let mine = |vcpu| m.drain(vcpu).into_iter().filter(|lpi| *lpi == LPI).count();
+        assert_eq!(mine(0), 0, "{at:?}");
+        enable(&m);
+        assert_eq!(mine(0), usize::from(at.pending()), "{at:?}");
+        m.destroy();
+    }
+}
+
+// ---- Collections that come and go ----
+
+#[test]
+fn an_lpi_of_an_unmapped_collection_stays_where_it_is_pending() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::unmapc(0));
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn an_unmapped_collection_loses_nothing_that_is_disabled() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::unmapc(0));
+        m.disable(LPI);
+        m.gicr_w64(0, GICR_INVALLR, 0);
+        assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
+        m.enable(LPI);
+        m.gicr_w64(0, GICR_INVALLR, 0);
+        let want: &[u32] = if at.pending() { &[LPI] } else { &[] };
+        m.expect(want, &[]);
+        m.destroy();
+    }
+}
+
+#[test]
+fn a_collection_unmapped_and_mapped_elsewhere_loses_nothing() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok_all(&[cmd::unmapc(0), cmd::mapc(0, 1)]);
+        let (first, second) = at.outcome(&m);
+        enable(&m);
+        let late = m.drain(0).len() + m.drain(1).len();
+        assert_eq!(first + second + late, usize::from(at.pending()), "{at:?}");
+        m.fire(5, 0);
+        m.expect(&[], &[LPI]);
+        m.destroy();
+    }
+}
+
+#[test]
+fn a_move_to_a_collection_that_is_unmapped_before_the_vcpu_has_looked() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok_all(&[cmd::movi(5, 0, 1), cmd::unmapc(1)]);
+        let (first, second) = at.outcome(&m);
+        m.ok(cmd::mapc(1, 1));
+        enable(&m);
+        let late = m.drain(0).len() + m.drain(1).len();
+        assert_eq!(first + second + late, usize::from(at.pending()), "{at:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn an_event_of_an_unmapped_collection_is_unmapped_with_what_is_pending() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok_all(&[cmd::unmapc(0), cmd::discard(5, 0)]);
+        assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
+        m.destroy();
+    }
+}
+
+// ---- Two steps at once ----
+
+/// Any two commands in a row, in every place, with and without the vCPU
+/// having looked in between: the LPI comes at most once, on the vCPU that it
+/// belongs to, and slots are never lost.
+#[test]
+fn pairs_of_commands() {
+    let commands: Vec<Command> = vec![
+        cmd::movi(5, 0, 0),
+        cmd::movi(5, 0, 1),
+        cmd::mapc(0, 0),
+        cmd::mapc(0, 1),
+        cmd::mapc(1, 0),
+        cmd::movall(0, 1),
+        cmd::movall(1, 0),
+        cmd::discard(5, 0),
+        cmd::clear(5, 0),
+        cmd::int(5, 0),
+        cmd::inv(5, 0),
+        cmd::invall(0),
+        cmd::mapti(5, 0, LPI, 0),
+        cmd::mapti(5, 0, LPI, 1),
+        cmd::unmapd(5),
+        cmd::unmapc(0),
+    ];
+    for at in ALL {
+        if cfg!(miri) && at != At::ActiveAgain {
+            continue;
+        }
+        for first in &commands {
+            for second in &commands {
+                for look in [false, true] {
+                    let m = at.machine();
+                    let _errors = m.run_on(0, &[*first]);
+                    if look {
+                        m.settle();
+                    }
+                    let _errors = m.run_on(0, &[*second]);
+                    let (a, b) = at.outcome(&m);
+                    let ints = [first, second]
+                        .iter()
+                        .filter(|command| matches!(command, Command::Int { .. }))
+                        .count();
+                    let most = at.once() + ints;
+                    assert!(a + b <= most, "{at:?} {first:?} {second:?} {look}: {a} {b}");
+                    // All is well afterwards.
+                    m.enable(LPI);
+                    let _errors = m.run_on(
+                        0,
+                        &[
+                            cmd::mapc(0, 0),
+                            cmd::mapd(5, 5),
+                            cmd::mapti(5, 0, LPI, 0),
+                            cmd::int(5, 0),
+                        ],
+                    );
+                    m.expect(&[LPI], &[]);
+                    m.destroy();
+                }
+            }
+        }
+    }
+}
