@@ -67,7 +67,8 @@ fn disk_of(entry: &str) -> Option<String> {
     Some(format!("nvme{subsystem}n{namespace}"))
 }
 
-/// Waits for a number of controllers, whose probing goes on in the background.
+/// Waits for a number of controllers, whose probing goes on in the background, and for the end of
+/// the kernel's own reads: the counts that follow are exact.
 ///
 /// # Errors
 /// There are fewer after a while; more are an error too, because a test would leave them out.
@@ -76,6 +77,7 @@ pub fn expect(count: u64) -> Result<Vec<Nvme>, String> {
     let waited = sysfs::wait_for("NVMe controllers", Duration::from_secs(40), ready);
     let found = all()?;
     if found.len() as u64 == count {
+        found.iter().try_for_each(Nvme::quiet)?;
         return Ok(found);
     }
     waited?;
