@@ -94,6 +94,11 @@ class Judging(unittest.TestCase):
     def test_no_plan(self):
         self.problem(GOOD.replace("plan 2", "hello"), "no 'XENITS: plan'")
 
+    def test_what_went_wrong_before_there_was_a_plan(self):
+        self.problem(
+            "XENITS: not ok 1 setup no NVMe\nXENITS: done\n", "check 1 setup failed: no NVMe\n.*no 'XENITS: plan'"
+        )
+
     def test_empty_plan(self):
         self.problem("XENITS: plan 0\nXENITS: done\n", "no check in it")
 

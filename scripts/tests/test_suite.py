@@ -129,6 +129,9 @@ class Running(unittest.TestCase):
         self.assertIn("    bad\n", text)
         self.assertIn("skipped: no network", text)
 
+    def test_a_note_is_shown_though_nothing_failed(self):
+        self.assertIn("    C  Rust\n    2  1\n", self.run_cases(self.case("a", Result("a", note="C  Rust\n2  1")))[1])
+
     def test_no_skipped_in_the_line_if_none_was(self):
         self.assertEqual(self.run_cases(self.case("a", Result("a")))[0].closing_line(), "1 passed, 0 failed")
 

@@ -131,10 +131,10 @@ class Console:
         found = [f"{what}: {line}" for what, line in self.crashes[:4]]
         found += [f"Xen warned: {line}" for line in self.warnings[:4]]
         found += [f"a line that cannot be read: {line}" for line in self.malformed]
+        found += [f"check {c.number} {c.name} failed: {c.detail}" for c in self.checks if not c.passed]
         if self.plan is None:
             found.append("Dom0 never announced its checks (no 'XENITS: plan')")
         else:
-            found += [f"check {c.number} {c.name} failed: {c.detail}" for c in self.checks if not c.passed]
             numbers = [c.number for c in self.checks]
             absent = sorted(set(range(1, self.plan + 1)) - set(numbers))
             if absent:
