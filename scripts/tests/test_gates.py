@@ -348,6 +348,19 @@ class Regen(InFolder):
                 regen._cargo_tool(self.folder, "gen-cli", "gen", "1.0", self.log)
             self.assertEqual(run.call_count, runs)
 
+    def test_pip_is_installed_if_there_is_none(self):
+        python = self.write("python", '#!/bin/sh\necho "$@" >> "$0.args"; [ "$3" != --version ]\n')
+        python.chmod(0o755)
+        with (
+            unittest.mock.patch.object(regen.sys, "executable", str(python)),
+            unittest.mock.patch.object(regen.packages, "Apt") as apt,
+            unittest.mock.patch.dict(os.environ, XDG_CACHE_HOME=str(self.folder)),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            regen._libclang(self.folder / "py", self.log)
+        apt.return_value.install.assert_called_once_with(["python3-pip"])
+        self.assertRegex((self.folder / "python.args").read_text(), "(?m)^-m pip install .* libclang==")
+
     def test_downloads_are_tried_twice(self):
         with unittest.mock.patch.object(regen, "run", side_effect=[StepError("no network"), None]) as run:
             regen._twice(["true"], self.folder, "what", self.log)
