@@ -21,7 +21,8 @@ use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
 use crate::slots::{SlotSet, Slots};
 use crate::vlpi::PropertyTable;
 
-/// How often each thing happened on one vCPU.
+/// How often each thing happened on one vCPU. `queued` is `done`, `evicted`
+/// and the slots in use together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
     /// Interrupts of devices, and of INT commands.
@@ -36,7 +37,8 @@ pub struct Counters {
     pub waited: u64,
     /// LPIs that the guest has finished with.
     pub done: u64,
-    /// LPIs taken back out of the queues: moved, cleared, disabled.
+    /// LPIs taken back out of a slot: moved, cleared, disabled, or for one
+    /// that is more urgent.
     pub evicted: u64,
 }
 
@@ -192,6 +194,7 @@ impl<E: Env> LpiState<E> {
             tried.insert(slot);
             if vcpu.retract(slot) {
                 if let Some(victim) = self.release(slot) {
+                    self.counters.evicted = self.counters.evicted.wrapping_add(1);
                     self.ready.set(victim.index());
                 }
                 self.ready.clear(lpi.index());
@@ -408,9 +411,9 @@ impl<E: Env> LpiState<E> {
             let heir = self.heirs.get(usize::from(slot)).copied().flatten();
             let forget = self.forget.contains(slot);
             let was = vcpu.evict(slot);
-            self.counters.evicted = self.counters.evicted.wrapping_add(1);
             self.unmark(slot);
             if !was.active {
+                self.counters.evicted = self.counters.evicted.wrapping_add(1);
                 self.release(slot);
             }
             if was.pending && !forget {
