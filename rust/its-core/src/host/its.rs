@@ -206,7 +206,11 @@ impl<E: Env> Host<E> {
                 itt: GuestPa::new(0),
                 valid: false,
             };
-            let result = hw.queue.submit(&unmap).and_then(|_| hw.sync_all());
+            // Without any collection there is no SYNC to wait for.
+            let result = hw
+                .queue
+                .submit(&unmap)
+                .and_then(|ticket| hw.sync_all().and_then(|()| hw.queue.wait(ticket)));
             if result.is_err() {
                 hw.abandoned.fetch_add(1, Ordering::Relaxed);
             }
