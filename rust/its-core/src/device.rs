@@ -16,6 +16,16 @@ pub(crate) struct DeviceKey {
     pub(crate) device: DeviceId,
 }
 
+impl DeviceKey {
+    /// The key right after this one.
+    pub(crate) fn successor(self) -> Option<Self> {
+        match self.device.get().checked_add(1) {
+            Some(device) => Some(Self { device: DeviceId::new(device), ..self }),
+            None => Some(Self { vits: self.vits.checked_add(1)?, device: DeviceId::new(0) }),
+        }
+    }
+}
+
 /// A device that is assigned to a domain.
 pub(crate) struct Device<E: Env> {
     /// Its mapping on the host ITS.

@@ -322,15 +322,11 @@ impl<E: Env> Domain<E> {
         if redist.with(|_, _| ()).is_some() {
             return;
         }
-        if let Err(error) = self.ensure_properties(common.propbaser) {
-            self.complain("GICR_CTLR.EnableLPIs ignored: ", error);
-            return;
-        }
-        let Some(table) = self.properties.get() else { return };
-        let mut state = match LpiState::new(table.id_bits()) {
+        let mut state = match self.lpi_state(common.propbaser) {
             Ok(state) => state,
             Err(error) => return self.complain("GICR_CTLR.EnableLPIs ignored: ", error),
         };
+        let Some(table) = self.properties.get() else { return };
         let pendbaser = PendBaser::from(redist.pendbaser.load(Ordering::Relaxed));
         if !pendbaser.ptz() {
             self.read_pending_table(pendbaser.address(), table.id_bits(), &mut state);
@@ -353,12 +349,21 @@ impl<E: Env> Domain<E> {
         E::log(Level::Guest, line.as_str());
     }
 
-    fn ensure_properties(&self, propbaser: PropBaser) -> Result<(), Error> {
-        if self.properties.get().is_some() {
-            return Ok(());
+    /// The LPIs of a vCPU, none of them pending, and with the first of these
+    /// the properties. If there is no room for both, the guest may still
+    /// change GICR_PROPBASER.
+    fn lpi_state(&self, propbaser: PropBaser) -> Result<LpiState<E>, Error> {
+        if let Some(table) = self.properties.get() {
+            return LpiState::new(table.id_bits());
         }
         // Fewer than 14 bits: no LPI exists (GICR_PROPBASER.IDbits).
         let bits = propbaser.intid_bits().ok_or(Error::OutOfRange)?.min(self.config.id_bits);
+        let state = LpiState::new(bits)?;
+        self.pin_properties(propbaser, bits)?;
+        Ok(state)
+    }
+
+    fn pin_properties(&self, propbaser: PropBaser, bits: IdBits) -> Result<(), Error> {
         let table = PropertyTable::pin(&self.guest, propbaser.address(), bits)?;
         if table.holes() != 0 {
             let line = Line::new()
@@ -648,8 +653,8 @@ impl<E: Env> Domain<E> {
         let mut from = DeviceKey { vits: 0, device: DeviceId::new(0) };
         while let Some((key, device)) = devices.next(from) {
             events = events.saturating_add(device.host.events().into());
-            let Some(next) = key.device.get().checked_add(1) else { break };
-            from = DeviceKey { vits: key.vits, device: DeviceId::new(next) };
+            let Some(next) = key.successor() else { break };
+            from = next;
         }
         (devices.len(), events)
     }
@@ -675,8 +680,8 @@ impl<E: Env> Domain<E> {
                 device.announced,
                 mapped,
             );
-            let Some(next) = key.device.get().checked_add(1) else { break };
-            from = DeviceKey { vits: key.vits, device: DeviceId::new(next) };
+            let Some(next) = key.successor() else { break };
+            from = next;
         }
     }
 
