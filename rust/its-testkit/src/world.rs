@@ -17,7 +17,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The rank of a vCPU's vGIC lock: the innermost.
-pub(crate) const VGIC_RANK: u8 = 5;
+pub(crate) const VGIC_RANK: u8 = 4;
 
 /// A lock that this thread holds.
 #[derive(Clone, Copy)]
@@ -268,10 +268,10 @@ pub(crate) fn rank_of(type_name: &'static str) -> u8 {
     let known = [
         ("its_core::vits::Registers", 1),
         ("its_core::sorted::SortedMap", 2),
-        ("its_core::domain::Common", 3),
-        ("its_core::host::lpi::Allocator", 4),
-        ("its_core::host::queue::State", 4),
-        ("its_core::host::its::Collections", 4),
+        ("its_core::domain::Common", 2),
+        ("its_core::host::lpi::Allocator", 3),
+        ("its_core::host::queue::State", 3),
+        ("its_core::host::its::Collections", 3),
     ];
     known
         .iter()

@@ -10,7 +10,11 @@
 )]
 
 mod commands;
+mod devices;
 mod happy;
+mod host;
+mod life;
 mod places;
+mod priority;
 mod redist;
 mod registers;

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Devices: announced by a hypercall, or found at the guest's MAPD.
+
+use its_arch::DeviceId;
+use its_arch::error::CommandError;
+use its_core::Error;
+use its_testkit::its::Pace;
+use its_testkit::{Config, Machine, cmd};
+
+fn ordinary() -> Machine {
+    Machine::booted(Config { hardware: false, ..Config::default() })
+}
+
+fn hardware() -> Machine {
+    Machine::booted(Config::default())
+}
+
+#[test]
+fn no_guest_command_reaches_the_host_its() {
+    let m = ordinary();
+    m.add_device(5, 40).expect("room");
+    assert_eq!(m.its[0].mapped(), (1, 64), "all events are mapped up front");
+    let _setup = m.its[0].take_executed();
+    m.map(5, 40, 8192);
+    m.ok_all(&[
+        cmd::movi(5, 0, 1),
+        cmd::int(5, 0),
+        cmd::inv(5, 0),
+        cmd::invall(0),
+        cmd::clear(5, 0),
+        cmd::movall(0, 1),
+        cmd::discard(5, 0),
+        cmd::mapc(0, 1),
+        cmd::sync(0),
+        cmd::unmapd(5),
+        cmd::mapd(5, 6),
+        cmd::unmapd(77),
+    ]);
+    assert_eq!(m.its[0].take_executed(), []);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_guest_may_use_only_its_own_devices() {
+    let m = ordinary();
+    m.fails(cmd::mapd(5, 5), CommandError::MAPD_DEVICE_OOR);
+    m.add_device(5, 32).expect("room");
+    m.fails(cmd::mapti(5, 0, 8192, 0), CommandError::MAPTI_UNMAPPED_DEVICE);
+    m.ok(cmd::mapd(5, 5));
+    m.fails(cmd::mapd(5, 6), CommandError::MAPD_ITTSIZE_OOR);
+    m.fails(cmd::mapd(6, 5), CommandError::MAPD_DEVICE_OOR);
+    m.ok(cmd::unmapd(5));
+    assert_eq!(m.its[0].mapped().0, 1, "it stays mapped on the host");
+    m.ok(cmd::mapd(5, 5));
+    m.remove_device(5).expect("there");
+    m.fails(cmd::mapd(5, 5), CommandError::MAPD_DEVICE_OOR);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn the_hardware_domain_may_map_what_nobody_announced() {
+    let m = hardware();
+    m.map(5, 3, 8192);
+    assert_eq!(m.its[0].mapped(), (1, 32));
+    m.fire(5, 2);
+    m.expect(&[8194], &[]);
+    m.ok(cmd::unmapd(5));
+    assert_eq!(m.its[0].mapped(), (0, 0), "and gives it back");
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn announced_devices() {
+    let m = hardware();
+    assert_eq!(m.add_device(5, 3), Ok(()));
+    assert_eq!(m.add_device(5, 3), Err(Error::Exists));
+    assert_eq!(m.remove_device(6), Err(Error::NotFound));
+    assert_eq!(m.remove_device(5), Ok(()));
+    assert_eq!(m.remove_device(5), Err(Error::NotFound));
+    for events in [0, 1, 31, 32, 33, 2048] {
+        m.add_device(5, events).expect("room");
+        let want = usize::try_from(events.max(32).next_power_of_two()).expect("few");
+        assert_eq!(m.its[0].mapped(), (1, want));
+        m.remove_device(5).expect("there");
+    }
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn what_no_its_can_do_is_refused() {
+    let m = hardware();
+    for events in [(1 << 16) + 1, 1 << 31, 1 << 32, (1 << 32) + 1, u64::MAX] {
+        assert_eq!(m.add_device(5, events), Err(Error::OutOfRange), "{events}");
+    }
+    assert_eq!(m.add_device(1 << 16, 32), Err(Error::OutOfRange));
+    assert_eq!(m.add_device(u32::MAX, 32), Err(Error::OutOfRange));
+    let device = DeviceId::new(5);
+    assert_eq!(m.domain.add_device(&m.host, 1, device, 32), Err(Error::NotFound));
+    assert_eq!(m.domain.remove_device(&m.host, 1, device), Err(Error::NotFound));
+    assert_eq!(m.add_device(0xffff, 32), Ok(()));
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn announced_after_the_guests_mapd() {
+    let m = hardware();
+    m.map(5, 1, 8192);
+    let _setup = m.its[0].take_executed();
+    assert_eq!(m.add_device(5, 1), Ok(()));
+    assert_eq!(m.its[0].take_executed(), [], "it is mapped already");
+    m.fire(5, 0);
+    m.expect(&[8192], &[]);
+    m.ok(cmd::unmapd(5));
+    assert_eq!(m.its[0].mapped().0, 1, "it is announced now");
+    assert_eq!(m.add_device(5, 1), Err(Error::Exists));
+    m.remove_device(5).expect("there");
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn an_announced_device_of_the_hardware_domain_grows_at_its_mapd() {
+    let m = hardware();
+    m.add_device(5, 32).expect("room");
+    m.map(5, 20, 8192);
+    m.fire(5, 3);
+    m.ok(cmd::mapd(5, 7));
+    assert_eq!(m.its[0].mapped(), (1, 128));
+    m.expect(&[], &[]);
+    m.enable(8300);
+    m.ok(cmd::mapti(5, 127, 8300, 0));
+    m.fire(5, 127);
+    m.expect(&[8300], &[]);
+    // It is announced as before, and does not shrink.
+    m.ok(cmd::mapd(5, 2));
+    assert_eq!(m.its[0].mapped(), (1, 128));
+    m.fails(cmd::mapti(5, 4, 8300, 0), CommandError::MAPTI_ID_OOR);
+    m.ok(cmd::unmapd(5));
+    assert_eq!(m.its[0].mapped(), (1, 128));
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_device_that_cannot_grow_keeps_what_it_had() {
+    let m = Machine::booted(Config { host_id_bits: 14, ..Config::default() });
+    m.add_device(5, 64).expect("room");
+    m.add_device(6, 4096).expect("room");
+    // 8192 LPIs in all.
+    m.fails(cmd::mapd(5, 13), CommandError::MAPD_ITTSIZE_OOR);
+    assert_eq!(m.its[0].mapped(), (2, 64 + 4096));
+    assert_eq!(m.add_device(5, 1), Err(Error::Exists));
+    m.map(5, 20, 8192);
+    m.fire(5, 19);
+    m.expect(&[8211], &[]);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_device_that_cannot_grow_for_want_of_memory_keeps_what_it_had() {
+    let m = hardware();
+    m.add_device(5, 64).expect("room");
+    for n in 0..10 {
+        m.world.fail_once_after(n);
+        let log = m.run_on(0, &[cmd::mapd(5, 10)]);
+        if m.world.stop_failing() {
+            break;
+        }
+        // Only what is allocated before the first step may fail it for good.
+        m.check();
+        if m.its[0].mapped() == (1, 64) {
+            assert_eq!(log.len(), 1);
+            m.map(5, 2, 8192);
+            m.fire(5, 1);
+            m.expect(&[8193], &[]);
+        } else {
+            assert_eq!(m.its[0].mapped(), (1, 1024));
+        }
+        m.ok(cmd::unmapd(5));
+        m.remove_device(5).expect("announced");
+        m.add_device(5, 64).expect("room");
+    }
+    m.destroy();
+}
+
+#[test]
+fn a_device_on_an_its_that_died_while_it_grew_is_gone() {
+    let m = hardware();
+    m.add_device(5, 64).expect("room");
+    m.map(5, 2, 8192);
+    // It unmaps the old, and then executes nothing any more.
+    m.its[0].set_pace(Pace::Hang(5));
+    let log = m.run_on(0, &[cmd::mapd(5, 10)]);
+    assert!(log.iter().any(|line| line.contains("MAPD")), "{log:?}");
+    assert!(!m.fire(5, 1));
+    m.fails(cmd::int(5, 1), CommandError::INT_UNMAPPED_DEVICE);
+    m.its[0].set_pace(Pace::Immediate);
+    m.add_device(6, 32).expect("the ITS lives again");
+    m.map(6, 1, 8192);
+    m.fire(6, 0);
+    m.expect(&[8192], &[]);
+}
+
+#[test]
+fn a_device_is_removed_while_it_is_in_use() {
+    let m = hardware();
+    m.add_device(5, 32).expect("room");
+    m.map(5, 32, 8192);
+    for event in 0..32 {
+        m.fire(5, event);
+    }
+    m.settle();
+    let lpi = m.vcpus[0].ack().expect("pending");
+    m.remove_device(5).expect("there");
+    m.check();
+    m.settle();
+    m.vcpus[0].eoi(lpi);
+    m.vcpus[0].cycle(&m.domain);
+    m.expect(&[], &[]);
+    assert_eq!(m.stat("slots") + m.stat("waiting") + m.stat("dormant") + m.stat("mapped"), 0);
+    // And comes again.
+    m.add_device(5, 32).expect("room");
+    m.map(5, 32, 8192);
+    m.fire(5, 31);
+    m.expect(&[8223], &[]);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn unbind_and_bind_leaks_nothing() {
+    let m = hardware();
+    let mut live = None;
+    for _ in 0..50 {
+        m.add_device(5, 16).expect("room");
+        m.map(5, 16, 8192);
+        for event in 0..16 {
+            m.fire(5, event);
+        }
+        assert_eq!(m.drain(0).len(), 16);
+        for event in 0..16 {
+            m.ok(cmd::discard(5, event));
+        }
+        m.ok(cmd::unmapd(5));
+        m.remove_device(5).expect("there");
+        m.check();
+        assert_eq!(m.host.lpis.in_use(), 0);
+        assert_eq!(*live.get_or_insert(m.world.live()), m.world.live());
+    }
+    m.destroy();
+}
+
+#[test]
+fn many_devices_come_and_go_in_any_order() {
+    let m = Machine::booted(Config { host_id_bits: 17, ..Config::default() });
+    let count = if cfg!(miri) { 30 } else { 300_u32 };
+    let order = |n: u32| (n * 7919 + 13) % count * 11;
+    for n in 0..count {
+        m.add_device(order(n), 32).expect("room");
+    }
+    assert_eq!(m.stat("devices"), count.into());
+    assert_eq!(m.its[0].mapped().0, usize::try_from(count).expect("few"));
+    for n in 0..count {
+        assert_eq!(m.add_device(order(n), 32), Err(Error::Exists));
+    }
+    for n in (0..count).step_by(2) {
+        m.remove_device(order(n)).expect("there");
+        assert_eq!(m.remove_device(order(n)), Err(Error::NotFound));
+    }
+    m.check();
+    for n in (1..count).step_by(2) {
+        m.map(order(n), 1, 8192 + n);
+        m.fire(order(n), 0);
+        m.expect(&[8192 + n], &[]);
+    }
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn the_highest_device_ids_work() {
+    let m = Machine::booted(Config { device_bits: 32, its: 2, ..Config::default() });
+    let last = DeviceId::new(u32::MAX);
+    for vits in 0..2 {
+        m.domain.add_device(&m.host, vits, last, 32).expect("room");
+    }
+    assert_eq!(m.stat("devices"), 2);
+    assert_eq!(m.stat("events"), 64, "those of the second ITS count too");
+    m.w32(0, 0);
+    m.w64(its_arch::gits::GITS_BASER, 0);
+    for vits in 0..2 {
+        m.domain.remove_device(&m.host, vits, last).expect("there");
+    }
+    m.check();
+    m.destroy();
+}

@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The host's side: LPIs, collections, and the command queue of an ITS that
+//! is slow, stalls or dies.
+
+use its_arch::{DeviceId, EventId, IdBits, Lpi, Rdbase};
+use its_core::host::lpi::BLOCK;
+use its_core::host::{HostDevice, HostItsConfig, HostLpis, MAX_ITS};
+use its_core::{Error, Host};
+use its_testkit::its::{FakeHostIts, Pace};
+use its_testkit::{Config, Fake, World};
+
+fn device(id: u32) -> DeviceId {
+    DeviceId::new(id)
+}
+
+fn map(host: &Host<Fake>, id: u32, events: u64) -> Result<HostDevice<Fake>, Error> {
+    host.map_device(0, device(id), 7, events)
+}
+
+fn config(queue_bytes: u32) -> Config {
+    Config { host_queue_bytes: queue_bytes, ..Config::default() }
+}
+
+// ---- LPIs ----
+
+#[test]
+fn lpis_come_in_blocks_and_are_used_again() {
+    let lpis = HostLpis::<Fake>::new(IdBits::new(14).expect("14 bits")).expect("memory");
+    for bad in [0, 1, 16, 31, 33, 48, 96] {
+        assert_eq!(lpis.alloc(1, bad), Err(Error::OutOfRange), "{bad}");
+    }
+    assert_eq!(lpis.alloc(1, 16384), Err(Error::NoLpis));
+    let all: Vec<_> = (0..256).map(|_| lpis.alloc(1, BLOCK).expect("8192 LPIs")).collect();
+    assert_eq!(lpis.alloc(1, BLOCK), Err(Error::NoLpis));
+    assert_eq!(lpis.in_use(), 8192);
+    let mut seen: Vec<u32> = all.iter().flat_map(|range| range.iter().map(Lpi::get)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (8192..16384).collect::<Vec<_>>(), "each once");
+    for range in all {
+        lpis.free(range);
+    }
+    assert_eq!(lpis.in_use(), 0);
+    let range = lpis.alloc(2, 8192).expect("all of them in one");
+    assert_eq!(range.get(8191), Lpi::new(16383));
+    assert_eq!(range.get(8192), None);
+    lpis.free(range);
+}
+
+#[test]
+fn an_lpi_belongs_to_one_domain_or_none() {
+    let lpis = HostLpis::<Fake>::new(IdBits::new(16).expect("16 bits")).expect("memory");
+    let first = lpis.alloc(3, 32).expect("room");
+    let second = lpis.alloc(4, 64).expect("room");
+    for lpi in first.iter() {
+        let entry = lpis.get(lpi).expect("assigned");
+        assert_eq!((entry.domain(), entry.vlpi()), (3, 0));
+    }
+    assert!(second.iter().all(|lpi| lpis.get(lpi).is_some_and(|entry| entry.domain() == 4)));
+    let gone: Vec<_> = first.iter().collect();
+    lpis.free(first);
+    assert!(gone.iter().all(|lpi| lpis.get(*lpi).is_none()));
+    assert_eq!(lpis.in_use(), 64);
+    for intid in [8192 + 40_000, 65_536, u32::MAX] {
+        assert_eq!(lpis.get(Lpi::new(intid).expect("an LPI")), None);
+    }
+    lpis.free(second);
+}
+
+#[test]
+fn holes_are_found() {
+    let lpis = HostLpis::<Fake>::new(IdBits::new(14).expect("14 bits")).expect("memory");
+    let mut ranges: Vec<_> = (0..256).map(|_| lpis.alloc(1, BLOCK).ok()).collect();
+    // A hole of two blocks that is not aligned is no place for 64 LPIs.
+    for at in [11, 12] {
+        lpis.free(ranges[at].take().expect("allocated"));
+    }
+    assert_eq!(lpis.alloc(1, 64), Err(Error::NoLpis));
+    lpis.free(ranges[13].take().expect("allocated"));
+    let range = lpis.alloc(1, 64).expect("blocks 12 and 13");
+    assert_eq!(range.get(0), Lpi::from_index(12 * 32));
+    let range = lpis.alloc(1, 32).expect("block 11");
+    assert_eq!(range.get(0), Lpi::from_index(11 * 32));
+    assert_eq!(lpis.alloc(1, 32), Err(Error::NoLpis));
+    // Those that were not confirmed as unmapped are never used again.
+    lpis.retire(range);
+    assert_eq!(lpis.alloc(1, 32), Err(Error::NoLpis));
+    assert_eq!(lpis.get(Lpi::from_index(11 * 32).expect("an LPI")), None);
+    assert_eq!(lpis.in_use(), 8192);
+}
+
+#[test]
+fn an_allocation_that_fails_for_memory_takes_no_lpis() {
+    let world = World::current();
+    let lpis = HostLpis::<Fake>::new(IdBits::new(16).expect("16 bits")).expect("memory");
+    for successes in 0..2 {
+        // Two pages of the table.
+        world.fail_once_after(successes);
+        assert_eq!(lpis.alloc(1, 1024), Err(Error::NoMemory));
+        assert!(!world.stop_failing());
+        assert_eq!(lpis.in_use(), 0);
+    }
+    let range = lpis.alloc(1, 1024).expect("memory");
+    lpis.free(range);
+}
+
+// ---- Collections ----
+
+#[test]
+fn lpis_are_spread_over_the_cpus() {
+    let (host, its) = Config { cpus: 3, ..Config::default() }.host().expect("memory");
+    let mut devices = Vec::new();
+    for id in 0..3 {
+        devices.push(map(&host, id, 64).expect("room"));
+    }
+    let spread = its[0].spread();
+    assert_eq!(spread.values().copied().collect::<Vec<_>>(), [64, 64, 64]);
+    for device in devices {
+        host.unmap_device(device);
+    }
+}
+
+#[test]
+fn a_cpu_that_comes_up_is_used_and_one_that_comes_again_counts_once() {
+    let (host, its) = Config { cpus: 1, ..Config::default() }.host().expect("memory");
+    let first = map(&host, 1, 32).expect("room");
+    assert_eq!(its[0].spread().len(), 1);
+    for _ in 0..3 {
+        host.setup_collection(0, 1, Rdbase::from_processor_number(1)).expect("the ITS works");
+        // Its redistributor may be another by then.
+        host.setup_collection(0, 0, Rdbase::from_processor_number(5)).expect("the ITS works");
+    }
+    let second = map(&host, 2, 32).expect("room");
+    assert_eq!(its[0].spread().values().copied().collect::<Vec<_>>(), [48, 16]);
+    assert_eq!(its[0].fire(1, 0).map(|(_, rdbase)| rdbase), Some(5));
+    assert_eq!(host.setup_collection(0, 256, Rdbase::from_field(0)), Err(Error::OutOfRange));
+    assert_eq!(host.setup_collection(1, 0, Rdbase::from_field(0)), Err(Error::NotFound));
+    host.unmap_device(first);
+    host.unmap_device(second);
+}
+
+#[test]
+fn without_a_collection_no_device_can_be_mapped() {
+    for pace in [Pace::Immediate, Pace::PerPoll(1), Pace::Slow(30)] {
+        let world = World::current();
+        let (host, its) = Config { cpus: 0, ..Config::default() }.host().expect("memory");
+        its[0].set_pace(pace);
+        assert_eq!(map(&host, 1, 32).err(), Some(Error::NotFound));
+        assert_eq!(world.live_tables(), 0);
+        assert_eq!(host.lpis.in_use(), 0);
+        its[0].set_pace(Pace::Immediate);
+        assert_eq!(its[0].mapped(), (0, 0));
+    }
+}
+
+#[test]
+fn there_are_not_more_than_so_many_itses() {
+    let host = Host::<Fake>::new(IdBits::MIN).expect("memory");
+    let config = HostItsConfig {
+        queue_bytes: 4096,
+        device_bits: 8,
+        event_bits: its_arch::EventBits::new(8).expect("8 bits"),
+        itt_entry_bytes: 12,
+    };
+    for index in 0..MAX_ITS {
+        assert_eq!(host.add_its(FakeHostIts::new(config), config), Ok(index));
+    }
+    assert_eq!(host.add_its(FakeHostIts::new(config), config), Err(Error::OutOfRange));
+    assert!(host.its(MAX_ITS - 1).is_ok());
+    assert!(host.its(MAX_ITS).is_err());
+    let tiny = HostItsConfig { queue_bytes: 32, ..config };
+    let host = Host::<Fake>::new(IdBits::MIN).expect("memory");
+    assert_eq!(host.add_its(FakeHostIts::new(tiny), tiny), Err(Error::OutOfRange));
+}
+
+// ---- The queue ----
+
+#[test]
+fn the_queue_wraps_at_any_size() {
+    for slots in [2, 3, 5, 17, 128, 2048] {
+        for pace in [Pace::Immediate, Pace::PerPoll(1), Pace::PerPoll(7), Pace::Slow(3)] {
+            let (host, its) = config(slots * 32).host().expect("the ITS works");
+            its[0].set_pace(pace);
+            for round in 0..8 {
+                let device = map(&host, round, 32).expect("the ITS works");
+                assert_eq!(its[0].mapped(), (1, 32), "{slots} {pace:?}");
+                let lpi = device.lpi(EventId::new(31));
+                assert_eq!(its[0].fire(round, 31).map(|(lpi, _)| lpi), lpi);
+                host.unmap_device(device);
+                assert_eq!(its[0].mapped(), (0, 0), "confirmed, {slots} {pace:?}");
+            }
+            assert_eq!(its[0].waiting(), 0);
+            let (submitted, completed) = host.its(0).expect("there").command_counts();
+            assert_eq!(submitted, completed);
+            // MAPC and SYNC for 4 CPUs; MAPD, 32 MAPTI, 4 SYNC, MAPD, 4 SYNC.
+            assert_eq!(submitted, 8 + 8 * 42);
+        }
+    }
+}
+
+#[test]
+fn a_slow_its_is_waited_for_as_long_as_it_makes_progress() {
+    let world = World::current();
+    let (host, its) = config(8 * 32).host().expect("memory");
+    // 20 ms each, where 100 ms without progress are too long.
+    its[0].set_pace(Pace::Slow(if cfg!(miri) { 200 } else { 20_000 }));
+    let before = world.now();
+    let device = map(&host, 1, 32).expect("it gets there");
+    assert!(cfg!(miri) || world.now() - before > 500_000_000);
+    its[0].set_pace(Pace::Immediate);
+    host.unmap_device(device);
+}
+
+#[test]
+fn an_its_that_hangs_is_given_up_on_in_bounded_time() {
+    let world = World::current();
+    // What map_device submits: MAPD, 32 MAPTI, 4 SYNC; then to undo it, MAPD
+    // and 4 SYNC.
+    for executed in [0, 1, 2, 20, 33, 36] {
+        for slots in [8, 128] {
+            let (host, its) = config(slots * 32).host().expect("memory");
+            let tables = world.live_tables();
+            its[0].set_pace(Pace::Hang(executed));
+            let before = world.now();
+            assert_eq!(map(&host, 1, 32).err(), Some(Error::TimedOut), "{executed} {slots}");
+            assert!(world.now() - before < 1_000_000_000, "waited for {}", world.now() - before);
+            let log = world.take_log();
+            assert!(log.len() == 1 && log[0].1.contains("device 0x1"), "{log:?}");
+            // The ITS may use them still, so nobody else does.
+            assert_eq!(host.its(0).expect("there").abandoned(), 1);
+            assert_eq!(host.lpis.in_use(), 32);
+            assert_eq!(world.live_tables(), tables + 1, "the ITT");
+            let lost = host.claim(Lpi::MIN);
+            assert_eq!(lost, None, "its LPIs are nobody's");
+            // If it wakes up, others can be mapped.
+            its[0].set_pace(Pace::Immediate);
+            let device = map(&host, 2, 32).expect("the ITS works");
+            assert_eq!(its[0].fire(2, 0).map(|(lpi, _)| lpi), device.lpi(EventId::new(0)));
+            host.unmap_device(device);
+            assert_eq!(host.lpis.in_use(), 32);
+        }
+    }
+}
+
+#[test]
+fn an_its_that_hangs_while_a_device_is_unmapped() {
+    let world = World::current();
+    for executed in 0..5 {
+        let (host, its) = config(4096).host().expect("memory");
+        let device = map(&host, 1, 32).expect("the ITS works");
+        let tables = world.live_tables();
+        its[0].set_pace(Pace::Hang(executed));
+        host.unmap_device(device);
+        assert_eq!(world.take_log().len(), 1);
+        assert_eq!(host.its(0).expect("there").abandoned(), 1);
+        assert_eq!(world.live_tables(), tables);
+        assert_eq!(host.lpis.in_use(), 32);
+        assert!(Lpi::from_index(0).is_some_and(|lpi| host.claim(lpi).is_none()));
+        its[0].set_pace(Pace::Immediate);
+    }
+}
+
+#[test]
+fn a_stall_is_told_from_a_hang() {
+    let world = World::current();
+    for executed in [0, 5, 33, 36] {
+        let (host, its) = config(4096).host().expect("memory");
+        its[0].set_pace(Pace::Stall(executed));
+        let before = world.now();
+        assert_eq!(map(&host, 1, 32).err(), Some(Error::Stalled), "{executed}");
+        assert!(world.now() - before < 1_000_000, "no use waiting");
+        assert_eq!(world.take_log().len(), 1);
+        assert_eq!(host.its(0).expect("there").abandoned(), 1);
+        its[0].set_pace(Pace::Immediate);
+        let device = map(&host, 2, 32).expect("the ITS works");
+        host.unmap_device(device);
+    }
+}
+
+#[test]
+fn a_stall_after_ones_own_commands_is_not_ones_own_failure() {
+    let (host, its) = config(4096).host().expect("memory");
+    let device = map(&host, 1, 32).expect("the ITS works");
+    // MAPD V=0 and four SYNCs are executed; nothing else is waited for.
+    its[0].set_pace(Pace::Stall(5));
+    host.unmap_device(device);
+    assert_eq!(host.its(0).expect("there").abandoned(), 0);
+    assert_eq!(host.lpis.in_use(), 0);
+}
+
+#[test]
+fn a_cpu_does_not_come_up_on_a_dead_its() {
+    let (host, its) = config(4096).host().expect("memory");
+    its[0].set_pace(Pace::Hang(1));
+    let rdbase = Rdbase::from_processor_number(9);
+    assert_eq!(host.setup_collection(0, 9, rdbase), Err(Error::TimedOut));
+    its[0].set_pace(Pace::Stall(1));
+    assert_eq!(host.setup_collection(0, 9, rdbase), Err(Error::Stalled));
+    its[0].set_pace(Pace::Immediate);
+    // It is not used for events, as it never was confirmed.
+    let device = map(&host, 1, 64).expect("the ITS works");
+    assert!(!its[0].spread().contains_key(&9));
+    host.setup_collection(0, 9, rdbase).expect("the ITS works");
+    host.unmap_device(device);
+}
+
+#[test]
+fn a_creadr_that_makes_no_sense_is_an_error() {
+    let world = World::current();
+    for garbage in [u64::MAX, 0x1000, 0xf_ffe0] {
+        let (host, its) = config(4096).host().expect("memory");
+        its[0].set_garbage(Some(garbage));
+        assert!(map(&host, 1, 32).is_err(), "{garbage:#x}");
+        its[0].set_garbage(None);
+        let _log = world.take_log();
+        let device = map(&host, 2, 32).expect("it has recovered");
+        host.unmap_device(device);
+    }
+}
+
+#[test]
+fn a_table_that_cannot_be_had_maps_nothing() {
+    let world = World::current();
+    let (host, its) = config(4096).host().expect("memory");
+    let live = world.live();
+    let _setup = its[0].take_executed();
+    for n in 0..5 {
+        world.fail_once_after(n);
+        let result = map(&host, 1, 2048);
+        if world.stop_failing() {
+            let device = result.expect("nothing has failed");
+            host.unmap_device(device);
+            assert!(n >= 3, "an ITT, and pages of the LPI table");
+            return;
+        }
+        assert_eq!(result.err(), Some(Error::NoMemory));
+        assert_eq!(host.lpis.in_use(), 0);
+        assert_eq!(world.live_tables(), 0);
+        assert_eq!(its[0].take_executed(), []);
+        // Pages of the LPI table stay for the next one.
+        assert!(world.live() <= live + 4);
+    }
+}
+
+#[test]
+fn several_cpus_use_one_queue() {
+    let threads = 4;
+    let rounds = if cfg!(miri) { 2 } else { 30 };
+    for (slots, pace) in [(8, Pace::PerPoll(1)), (128, Pace::PerPoll(3)), (64, Pace::Immediate)] {
+        let world = World::current();
+        let (host, its) = config(slots * 32).host().expect("memory");
+        its[0].set_pace(pace);
+        std::thread::scope(|scope| {
+            for thread in 0..threads {
+                let (host, world) = (&host, &world);
+                scope.spawn(move || {
+                    world.enter();
+                    for round in 0..rounds {
+                        let id = thread * 1000 + round;
+                        let device = map(host, id, 32).expect("the ITS works");
+                        host.unmap_device(device);
+                    }
+                });
+            }
+        });
+        assert_eq!(host.lpis.in_use(), 0);
+        assert_eq!(world.live_tables(), 0);
+        assert_eq!(its[0].mapped(), (0, 0));
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! More LPIs than slots, and which of them comes first.
+
+use its_arch::Lpi;
+use its_testkit::vcpu::Place;
+use its_testkit::{Config, Machine, cmd};
+
+/// Device 5 with `count` events, LPI 8192 + n of priority `priority(n)`.
+fn machine(config: Config, count: u32, priority: impl Fn(u32) -> u8) -> Machine {
+    let m = Machine::booted(config);
+    let mut commands = vec![cmd::mapd(5, 8)];
+    for event in 0..count {
+        m.set_property(8192 + event, priority(event), true);
+        commands.push(cmd::mapti(5, event, 8192 + event, 0));
+    }
+    m.ok_all(&commands);
+    m
+}
+
+fn place(m: &Machine, lpi: u32) -> Option<Place> {
+    m.vcpus[0].place(Lpi::new(lpi).expect("an LPI"))
+}
+
+#[test]
+fn the_most_urgent_come_first_however_many_are_pending() {
+    for list_registers in [1, 2, 4, 16] {
+        for (step, offset) in [(1, 0), (7, 3), (59, 11), (37, 30)] {
+            let config = Config { list_registers, ..Config::default() };
+            let m = machine(config, 60, |event| u8::try_from(event * 4).expect("small"));
+            for n in 0..60 {
+                m.fire(5, (n * step + offset) % 60);
+            }
+            let want: Vec<u32> = (8192..8252).collect();
+            if step == 1 || list_registers < 16 {
+                assert_eq!(m.drain(0), want, "{list_registers} list registers, step {step}");
+            } else {
+                // All slots may be in list registers by the time that a more
+                // urgent LPI fires; never more than those overtake it.
+                let got = m.drain(0);
+                let mut sorted = got.clone();
+                sorted.sort_unstable();
+                assert_eq!(sorted, want);
+            }
+            assert_eq!(m.stat("slots") + m.stat("waiting"), 0);
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn an_urgent_lpi_takes_the_slot_of_one_that_waits() {
+    let m = machine(Config::default(), 20, |event| if event == 19 { 0 } else { 0xa0 });
+    for event in 0..16 {
+        m.fire(5, event);
+    }
+    m.settle();
+    assert_eq!(m.vcpus[0].used_slots(), 16);
+    m.fire(5, 19);
+    assert_eq!(place(&m, 8211), Some(Place::Queued), "it is not behind the others");
+    assert_eq!(m.stat("waiting"), 1);
+    // It is the next that the guest takes, though list registers were full.
+    assert_eq!(m.take(0), Some(8211));
+    let mut rest = m.drain(0);
+    rest.sort_unstable();
+    assert_eq!(rest, (8192..8208).collect::<Vec<_>>());
+    m.destroy();
+}
+
+#[test]
+fn an_lpi_that_is_as_urgent_waits() {
+    let m = machine(Config::default(), 20, |_| 0xa0);
+    for event in 0..17 {
+        m.fire(5, event);
+    }
+    assert_eq!(place(&m, 8208), None);
+    assert_eq!(m.stat("waiting"), 1);
+    assert_eq!(m.drain(0), (8192..8209).collect::<Vec<_>>());
+    m.destroy();
+}
+
+#[test]
+fn nothing_can_be_taken_back_from_list_registers_that_are_all_in_use() {
+    let config = Config { list_registers: 16, ..Config::default() };
+    let m = machine(config, 20, |event| if event >= 18 { 0 } else { 0xa0 });
+    for event in 0..16 {
+        m.fire(5, event);
+    }
+    m.settle();
+    m.fire(5, 18);
+    m.fire(5, 17);
+    m.fire(5, 19);
+    assert_eq!(m.stat("waiting"), 3);
+    // As soon as one is done, the most urgent that waits gets its slot.
+    assert_eq!(m.take(0), Some(8192));
+    assert_eq!(m.take(0), Some(8210));
+    assert_eq!(m.take(0), Some(8211));
+    assert_eq!(m.drain(0).len(), 16);
+    m.destroy();
+}
+
+#[test]
+fn the_priority_is_what_the_guest_wrote_last() {
+    let m = machine(Config::default(), 20, |_| 0xa0);
+    for event in 0..20 {
+        m.fire(5, event);
+    }
+    // Four wait; the guest makes the last one urgent.
+    m.set_property(8211, 0x10, true);
+    m.settle();
+    let got = m.drain(0);
+    let at = |lpi| got.iter().position(|found| *found == lpi).expect("delivered");
+    assert!(at(8211) < at(8208), "{got:?}");
+    assert_eq!(got.len(), 20);
+    m.destroy();
+}
+
+#[test]
+fn lpis_that_wait_and_are_disabled_meanwhile_are_passed_over() {
+    let m = machine(Config::default(), 40, |_| 0xa0);
+    for event in 0..40 {
+        m.fire(5, event);
+    }
+    assert_eq!(m.stat("waiting"), 24);
+    for lpi in (8192..8232).step_by(2) {
+        m.disable(lpi);
+    }
+    m.ok(cmd::invall(0));
+    let odd: Vec<u32> = (8193..8232).step_by(2).collect();
+    let mut got = m.drain(0);
+    got.sort_unstable();
+    assert_eq!(got, odd);
+    for lpi in (8192..8232).step_by(2) {
+        m.enable(lpi);
+    }
+    m.ok(cmd::invall(0));
+    let mut got = m.drain(0);
+    got.sort_unstable();
+    assert_eq!(got, (8192..8232).step_by(2).collect::<Vec<_>>());
+    m.destroy();
+}
+
+#[test]
+fn slots_that_are_emptied_are_filled_again() {
+    // Taking LPIs out of the slots by each command lets those that wait in.
+    for command in [cmd::movi(5, 0, 1), cmd::clear(5, 0), cmd::discard(5, 0)] {
+        let m = machine(Config::default(), 20, |_| 0xa0);
+        for event in 0..20 {
+            m.fire(5, event);
+        }
+        m.ok(command);
+        assert_eq!(m.vcpus[0].used_slots(), 16, "{command:?}");
+        assert_eq!(m.stat("waiting"), 3, "{command:?}");
+        m.settle();
+        let (first, second) = (m.drain(0), m.drain(1));
+        assert_eq!(first.len(), 19, "{command:?}");
+        let moved = matches!(command, its_arch::Command::Movi { .. });
+        assert_eq!(second.len(), usize::from(moved), "{command:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn many_pending_lpis_move_at_once() {
+    for command in [cmd::mapc(0, 1), cmd::movall(0, 1)] {
+        for taken in [0, 3] {
+            let count = 200;
+            let m = machine(Config::default(), count, |event| {
+                u8::try_from(event % 50).expect("small") * 4
+            });
+            for event in 0..count {
+                m.fire(5, event);
+            }
+            for lpi in (8192..8192 + count).step_by(10) {
+                m.disable(lpi);
+            }
+            m.settle();
+            let mut got: Vec<u32> = (0..taken).filter_map(|_| m.take(0)).collect();
+            m.ok(command);
+            m.settle();
+            assert_eq!(m.drain(0), Vec::<u32>::new(), "{command:?}");
+            got.extend(m.drain(1));
+            for lpi in (8192..8192 + count).step_by(10) {
+                m.enable(lpi);
+            }
+            m.gicr_w64(1, its_arch::gicr::GICR_INVALLR, 0);
+            m.gicr_w64(0, its_arch::gicr::GICR_INVALLR, 0);
+            got.extend(m.drain(1));
+            // MOVALL leaves the mapping: what is raised anew goes there.
+            got.extend(m.drain(0));
+            got.sort_unstable();
+            assert_eq!(got, (8192..8192 + count).collect::<Vec<_>>(), "{command:?}");
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_a_disabled_lpi_is_one_bit() {
+    let m = machine(Config::default(), 1, |_| 0xa0);
+    m.disable(8192);
+    let allocations = m.world.allocations();
+    for _ in 0..10_000 {
+        m.fire(5, 0);
+    }
+    assert_eq!(m.world.allocations(), allocations);
+    assert_eq!(m.stat("dormant"), 1);
+    assert_eq!(m.stat("disabled"), 10_000);
+    m.enable(8192);
+    m.ok(cmd::inv(5, 0));
+    m.expect(&[8192], &[]);
+    m.destroy();
+}
