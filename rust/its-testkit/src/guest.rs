@@ -2,7 +2,7 @@
 //! The guest's RAM: pages here and there, nothing between them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use its_arch::GuestPa;
@@ -14,8 +14,28 @@ use crate::world::{self, lock};
 /// Bytes of a page.
 const PAGE: u64 = 4096;
 
-/// The bytes of a page. The guest may write them whenever it likes.
-type Bytes = Arc<Vec<AtomicU8>>;
+/// The bytes of a page, in words. The guest may write them whenever it likes.
+struct Bytes([AtomicU64; 512]);
+
+impl Bytes {
+    fn zeros() -> Arc<Self> {
+        Arc::new(Self([const { AtomicU64::new(0) }; 512]))
+    }
+
+    fn byte(&self, offset: usize) -> u8 {
+        let word = self.0.get(offset / 8).map_or(0, |word| word.load(Ordering::Relaxed));
+        word.to_le_bytes()[offset % 8]
+    }
+
+    fn set_byte(&self, offset: usize, byte: u8) {
+        let change = |word: u64| {
+            let mut bytes = word.to_le_bytes();
+            bytes[offset % 8] = byte;
+            Some(u64::from_le_bytes(bytes))
+        };
+        let _old = self.0[offset / 8].fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+}
 
 /// What to do right after the hypervisor has read guest memory.
 type Hook = Box<dyn FnMut(&Ram, u64, usize) + Send>;
@@ -23,7 +43,7 @@ type Hook = Box<dyn FnMut(&Ram, u64, usize) + Send>;
 /// The guest's RAM, as the guest itself sees it.
 #[derive(Default)]
 pub struct Ram {
-    pages: Mutex<BTreeMap<u64, Bytes>>,
+    pages: Mutex<BTreeMap<u64, Arc<Bytes>>>,
     pins: AtomicUsize,
     reads: AtomicUsize,
     hook: Mutex<Option<Hook>>,
@@ -35,8 +55,7 @@ impl Ram {
         assert!(base.is_multiple_of(PAGE) && bytes.is_multiple_of(PAGE), "RAM of whole pages only");
         let mut pages = lock(&self.pages);
         for page in 0..bytes / PAGE {
-            let zeros = || Arc::new((0..PAGE).map(|_| AtomicU8::new(0)).collect());
-            pages.entry(base / PAGE + page).or_insert_with(zeros);
+            pages.entry(base / PAGE + page).or_insert_with(Bytes::zeros);
         }
     }
 
@@ -48,7 +67,7 @@ impl Ram {
         }
     }
 
-    fn page(&self, at: u64) -> Option<Bytes> {
+    fn page(&self, at: u64) -> Option<Arc<Bytes>> {
         lock(&self.pages).get(&(at / PAGE)).cloned()
     }
 
@@ -57,7 +76,7 @@ impl Ram {
         for (address, byte) in (at..).zip(bytes) {
             let page = self.page(address);
             let page = page.unwrap_or_else(|| panic!("no RAM at {address:#x}"));
-            page[usize::try_from(address % PAGE).expect("small")].store(*byte, Ordering::Relaxed);
+            page.set_byte(usize::try_from(address % PAGE).expect("small"), *byte);
         }
     }
 
@@ -90,14 +109,14 @@ impl Guest for FakeGuest {
         assert!(from % PAGE + len <= PAGE, "a read of {len} bytes at {from:#x} crosses a page");
         let page = self.0.page(from).ok_or(Error::BadAccess)?;
         let start = usize::try_from(from % PAGE).expect("small");
-        for (byte, cell) in to.iter_mut().zip(&page[start..]) {
-            *byte = cell.load(Ordering::Relaxed);
+        for (offset, byte) in (start..).zip(to) {
+            *byte = page.byte(offset);
         }
         self.0.reads.fetch_add(1, Ordering::Relaxed);
         // The hook may use the RAM, and so runs without its lock.
         let hook = lock(&self.0.hook).take();
         if let Some(mut hook) = hook {
-            hook(&self.0, from, to.len());
+            hook(&self.0, from, usize::try_from(len).expect("small"));
             lock(&self.0.hook).get_or_insert(hook);
         }
         Ok(())
@@ -114,7 +133,7 @@ impl Guest for FakeGuest {
 
 /// A pinned page.
 pub struct FakePage {
-    bytes: Bytes,
+    bytes: Arc<Bytes>,
     ram: Arc<Ram>,
     released: AtomicBool,
 }
@@ -124,7 +143,7 @@ impl Page for FakePage {
         if self.released.load(Ordering::Relaxed) {
             return 0;
         }
-        self.bytes.get(offset).map_or(0, |byte| byte.load(Ordering::Relaxed))
+        self.bytes.byte(offset)
     }
 
     fn release(&self) {

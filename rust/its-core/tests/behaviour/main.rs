@@ -18,3 +18,4 @@ mod places;
 mod priority;
 mod redist;
 mod registers;
+mod threads;
