@@ -8,7 +8,7 @@ use its_arch::{CollectionId, DeviceId, EventBits, EventId, GuestPa, IdBits, Lpi,
 
 use crate::Error;
 use crate::device::{Device, DeviceKey};
-use crate::env::{Env, Guest, Level, Lock, Once, VgicLock};
+use crate::env::{Env, Guest, Level, Lock, Once, Vcpu, VgicLock};
 use crate::host::Host;
 use crate::line::Line;
 use crate::redist::{Displaced, LpiState, Pending, Redist};
@@ -169,40 +169,45 @@ impl<E: Env> Domain<E> {
     /// fired just now, not if it was pending before.
     #[inline]
     fn route(&self, lpi: Lpi, fresh: bool) -> Routed {
+        let Some(cell) = self.vlpis.cell(lpi) else { return Routed::Nowhere };
         loop {
-            let entry = self.vlpis.get(lpi);
-            let Some(target) = self.target(entry) else { return Routed::Nowhere };
+            let entry = cell.load();
+            let collection = self.collections.get(usize::from(entry.collection()));
+            let (true, Some(collection)) = (entry.mapped(), collection) else {
+                return Routed::Nowhere;
+            };
+            let target = collection.load(Ordering::Acquire);
+            if target == UNMAPPED {
+                return Routed::Nowhere;
+            }
             if fresh && !self.translates(entry) {
                 return Routed::Ignored;
             }
-            let (Some(redist), Some(table)) = (self.redist(target), self.properties.get()) else {
+            let lock = self.redist(VcpuId::new(target)).and_then(|redist| redist.lock.get());
+            let (Some(lock), Some(table)) = (lock, self.properties.get()) else {
                 return Routed::Ignored;
             };
-            // Whoever moves or unmaps an LPI changes its entry first, then
-            // looks for it under the vCPU's lock. So once that lock is ours,
-            // either the entry has changed, or they will find what we do.
-            let outcome = redist.with(|state, vcpu| {
-                let now = self.vlpis.get(lpi);
-                if now != entry || self.target(now) != Some(target) {
-                    return None;
+            let kick = {
+                let mut guard = lock.lock();
+                // The guest has not enabled LPIs on that vCPU: the
+                // architecture ignores them (GICR_CTLR.EnableLPIs).
+                let Some(state) = guard.as_mut() else { return Routed::Ignored };
+                // Whoever moves or unmaps an LPI changes its entry first, then
+                // looks for it under the vCPU's lock. So once that lock is
+                // ours, either the entry has changed, or they will find what
+                // we do.
+                if cell.load() != entry || collection.load(Ordering::Acquire) != target {
+                    continue;
                 }
                 if fresh {
                     state.counters.raised = state.counters.raised.wrapping_add(1);
                 }
-                Some(state.raise(vcpu, table, lpi))
-            });
-            match outcome {
-                // The guest has not enabled LPIs on that vCPU: the
-                // architecture ignores them (GICR_CTLR.EnableLPIs).
-                None => return Routed::Ignored,
-                Some(None) => continue,
-                Some(Some(kick)) => {
-                    if kick {
-                        redist.kick();
-                    }
-                    return Routed::Raised;
-                }
+                state.raise(lock.vcpu(), table, lpi)
+            };
+            if kick {
+                lock.vcpu().kick();
             }
+            return Routed::Raised;
         }
     }
 

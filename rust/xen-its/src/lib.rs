@@ -7,7 +7,8 @@
 //! holds. Unless said otherwise, functions are called in trap or hypercall
 //! context and return 0 or a negative errno.
 
-#![no_std]
+// On the host it is only linted, with std's panic handler.
+#![cfg_attr(target_os = "none", no_std)]
 #![expect(
     unsafe_code,
     reason = "only for the attribute no_mangle: each function here is an exported symbol"

@@ -9,6 +9,7 @@
 
 #![cfg_attr(not(test), no_std)]
 
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "the panic handler is Xen's only"))]
 #[expect(
     clippy::allow_attributes_without_reason,
     clippy::indexing_slicing,

@@ -33,6 +33,18 @@ impl Entry {
     }
 }
 
+/// The place of one virtual LPI's entry.
+#[derive(Clone, Copy)]
+pub struct EntryCell<'a>(&'a AtomicU64);
+
+impl EntryCell<'_> {
+    /// The entry as it is now.
+    #[inline]
+    pub fn load(self) -> Entry {
+        Entry::from(self.0.load(Ordering::Acquire))
+    }
+}
+
 /// The virtual LPIs of one domain. Written under the domain's device map
 /// lock, read without a lock.
 pub struct VlpiTable<E: Env> {
@@ -65,16 +77,17 @@ impl<E: Env> VlpiTable<E> {
         ((index / LPIS_PER_PAGE) as usize, (index % LPIS_PER_PAGE) as usize)
     }
 
+    /// The place of `lpi`, if it has one: it keeps it. IRQ context.
     #[inline]
-    fn slot(&self, lpi: Lpi) -> Option<&AtomicU64> {
+    pub fn cell(&self, lpi: Lpi) -> Option<EntryCell<'_>> {
         let (page, offset) = Self::split(lpi);
-        self.pages.get(page)?.get()?.get(offset)
+        self.pages.get(page)?.get()?.get(offset).map(EntryCell)
     }
 
     /// What `lpi` is mapped to. IRQ context.
     #[inline]
     pub fn get(&self, lpi: Lpi) -> Entry {
-        self.slot(lpi).map_or(Entry::new(), |slot| Entry::from(slot.load(Ordering::Acquire)))
+        self.cell(lpi).map_or(Entry::new(), EntryCell::load)
     }
 
     /// Make sure that [`Self::set`] has a place for `lpi`. Trap context.
@@ -93,8 +106,8 @@ impl<E: Env> VlpiTable<E> {
 
     /// Change the entry of `lpi`, for which a place was reserved.
     pub fn set(&self, lpi: Lpi, entry: Entry) {
-        if let Some(slot) = self.slot(lpi) {
-            slot.store(entry.into(), Ordering::Release);
+        if let Some(cell) = self.cell(lpi) {
+            cell.0.store(entry.into(), Ordering::Release);
         }
     }
 
