@@ -82,6 +82,22 @@ def accounted(boot: qemu.Boot) -> str | None:
     return None if raised >= taken else f"Dom0 took {taken} interrupts, but Xen counted {raised} LPIs"
 
 
+def balanced(boot: qemu.Boot) -> str | None:
+    """Nothing has leaked: host LPIs belong to devices, and what entered a queue slot has left it or is in it."""
+    names = ("events", "queued", "done", "evicted", "slots", "waiting", "dormant")
+    counters = {name: boot.console.stat(name) for name in names}
+    in_use = boot.console.stat("lpis", "host")
+    missing = [name for name, value in counters.items() if value is None] + (["host lpis"] if in_use is None else [])
+    if missing:
+        return f"Xen printed no counter {', '.join(missing)}"
+    events, queued, done, evicted, slots, waiting, dormant = (value or 0 for value in counters.values())
+    if in_use != events:
+        return f"{in_use} host LPIs are in use, but the devices have {events} events"
+    if queued != done + evicted + slots:
+        return f"{queued} LPIs were queued, but {done} are done, {evicted} were taken back, {slots} are in slots"
+    return f"{waiting} LPIs still wait, and {dormant} are pending but disabled" if waiting or dormant else None
+
+
 @dataclass(frozen=True)
 class BootTest:
     """One boot. Its name begins with the ITS that it is about."""
@@ -112,6 +128,7 @@ C_BOOTS = [
 
 HEALTHY: tuple[Expectation, ...] = (
     accounted,
+    balanced,
     stat("skipped", lambda n: n == 0),
     stat("unrouted", lambda n: n == 0),
     stat("abandoned", lambda n: n == 0, "host"),
@@ -146,20 +163,20 @@ RUST_BOOTS = [
     BootTest(
         "rust/affinity",
         "64 vectors change CPUs under load",
-        Options(smp=8, devices=BOARD, test="affinity,pciadd=1", limit=300),
-        HEALTHY,
+        Options(smp=8, devices=BOARD, test="affinity,late=0,pciadd=1", limit=300),
+        (*HEALTHY, stat("devices", lambda n: n == 2)),
     ),
     BootTest(
         "rust/rebind",
         "drivers and devices come and go",
         Options(smp=4, devices=BOARD, test="rebind,pciadd=1", limit=300),
-        HEALTHY,
+        (*HEALTHY, stat("devices", lambda n: n == 2)),
     ),
     BootTest(
         "rust/hotplug",
         "vCPUs off and on",
         Options(smp=4, devices=BOARD, test="hotplug,pciadd=1", limit=300),
-        HEALTHY,
+        (*HEALTHY, stat("devices", lambda n: n == 2)),
     ),
 ]
 """The Rust ITS. `pciadd=1` has Dom0 check that Xen took the devices that Linux announced."""
