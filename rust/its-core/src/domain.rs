@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One guest: its devices, its virtual LPIs, its redistributors.
 
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering, fence};
 
 use its_arch::gicr::{PendBaser, PropBaser};
 use its_arch::{CollectionId, DeviceId, EventBits, EventId, GuestPa, IdBits, Lpi, VcpuId};
@@ -215,6 +215,10 @@ impl<E: Env> Domain<E> {
     fn restore(&self, redist: &Redist<E>, lpi: Lpi) {
         let Some(table) = self.properties.get() else { return };
         while self.route(lpi, false) == Routed::Nowhere {
+            self.strays.store(true, Ordering::Relaxed);
+            // Either the entry is found changed below, or whoever changes it
+            // finds that it has to look everywhere: see `with_redists_of`.
+            fence(Ordering::SeqCst);
             // If only its collection is unmapped, it stays where it was. As
             // in `route`, the entry decides under the vCPU's lock.
             let outcome = redist.with(|state, vcpu| {
@@ -474,10 +478,13 @@ impl<E: Env> Domain<E> {
     /// Call `each` with every redistributor on which an LPI of this entry may
     /// be pending.
     fn with_redists_of(&self, entry: Entry, each: impl Fn(&Redist<E>)) {
-        if self.strays.load(Ordering::Relaxed) {
-            self.redists.iter().for_each(each);
-        } else if let Some(redist) = self.target(entry).and_then(|id| self.redist(id)) {
-            each(redist);
+        fence(Ordering::SeqCst);
+        let strays = self.strays.load(Ordering::Relaxed);
+        let target = self.target(entry).map(|id| usize::from(id.get()));
+        for (index, redist) in self.redists.iter().enumerate() {
+            if strays || target == Some(index) || redist.is_leaving() {
+                each(redist);
+            }
         }
     }
 

@@ -11,7 +11,7 @@
 //! An LPI in a slot may be in `dormant` as well: it fired again and is
 //! disabled by now.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use its_arch::{IdBits, Lpi, VcpuId};
 
@@ -466,12 +466,15 @@ pub(crate) struct Redist<E: Env> {
     pub(crate) lock: E::Once<E::VgicLock<Option<LpiState<E>>>>,
     /// GICR_PENDBASER. Written under the domain's redistributor lock.
     pub(crate) pendbaser: AtomicU64,
+    /// Slots are to be emptied when the vCPU leaves the guest. Written under
+    /// the vGIC lock.
+    leaving: AtomicBool,
 }
 
 impl<E: Env> Redist<E> {
     /// A redistributor whose vCPU does not exist yet.
     pub(crate) fn new() -> Self {
-        Self { lock: E::Once::new(), pendbaser: AtomicU64::new(0) }
+        Self { lock: E::Once::new(), pendbaser: AtomicU64::new(0), leaving: AtomicBool::new(false) }
     }
 
     /// Run `work` on the vCPU's LPIs, under its vGIC lock. `None` before the
@@ -480,7 +483,28 @@ impl<E: Env> Redist<E> {
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut LpiState<E>, &E::Vcpu) -> R) -> Option<R> {
         let lock = self.lock.get()?;
         let mut guard = lock.lock();
-        guard.as_mut().map(|state| work(state, lock.vcpu()))
+        guard.as_mut().map(|state| self.run(state, lock.vcpu(), work))
+    }
+
+    #[inline]
+    fn run<R>(
+        &self,
+        state: &mut LpiState<E>,
+        vcpu: &E::Vcpu,
+        work: impl FnOnce(&mut LpiState<E>, &E::Vcpu) -> R,
+    ) -> R {
+        let result = work(state, vcpu);
+        let leaving = !state.evict.is_empty();
+        if self.leaving.load(Ordering::Relaxed) != leaving {
+            self.leaving.store(leaving, Ordering::Release);
+        }
+        result
+    }
+
+    /// May it have LPIs that have left for another vCPU, but are in a list
+    /// register as yet?
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// The same where the hypervisor holds the lock already.
@@ -490,7 +514,9 @@ impl<E: Env> Redist<E> {
         work: impl FnOnce(&mut LpiState<E>, &E::Vcpu) -> R,
     ) -> Option<R> {
         let lock = self.lock.get()?;
-        lock.with_held(held, |guard| guard.as_mut().map(|state| work(state, lock.vcpu())))?
+        lock.with_held(held, |guard| {
+            guard.as_mut().map(|state| self.run(state, lock.vcpu(), work))
+        })?
     }
 
     /// Have the vCPU leave the guest, or wake up.

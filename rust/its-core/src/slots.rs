@@ -20,6 +20,11 @@ impl SlotSet {
     }
 
     #[inline]
+    pub(crate) const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
     pub(crate) const fn contains(self, slot: u8) -> bool {
         self.0 & Self::bit(slot) != 0
     }
