@@ -2,15 +2,16 @@
 //! What tests of its-core run it on: no hypervisor, but somebody who watches
 //! what the core does to one.
 //!
-//! | module      | holds                                                     |
-//! |-------------|-----------------------------------------------------------|
-//! | [`world`]   | accounting, fault injection, clock, log, lock order       |
-//! | [`env`]     | [`Fake`], the hypervisor's heap, cells and locks          |
-//! | [`guest`]   | the guest's RAM                                           |
-//! | [`vcpu`]    | one vCPU: the vGIC's queues, list registers, the guest    |
-//! | [`its`]     | a strict model of a host ITS                              |
-//! | [`machine`] | all of it put together, and the guest's driver of the ITS |
-//! | [`cmd`]     | commands from plain numbers                               |
+//! | module        | holds                                                     |
+//! |---------------|-----------------------------------------------------------|
+//! | [`world`]     | accounting, fault injection, clock, log, lock order       |
+//! | [`env`]       | [`Fake`], the hypervisor's heap, cells and locks          |
+//! | [`guest`]     | the guest's RAM                                           |
+//! | [`vcpu`]      | one vCPU: the vGIC's queues, list registers, the guest    |
+//! | [`its`]       | a strict model of a host ITS                              |
+//! | [`reference`] | a slow and obvious model of a virtual ITS                 |
+//! | [`machine`]   | all of it put together, and the guest's driver of the ITS |
+//! | [`cmd`]       | commands from plain numbers                               |
 //!
 //! A misuse that the hypervisor would suffer from silently ends the test with
 //! a panic that says what was wrong.
@@ -29,6 +30,7 @@ pub mod env;
 pub mod guest;
 pub mod its;
 pub mod machine;
+pub mod reference;
 pub mod vcpu;
 pub mod world;
 

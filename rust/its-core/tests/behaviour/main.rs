@@ -14,6 +14,7 @@ mod devices;
 mod happy;
 mod host;
 mod life;
+mod model;
 mod places;
 mod priority;
 mod redist;

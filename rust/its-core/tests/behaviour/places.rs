@@ -426,6 +426,54 @@ fn unmapping_and_mapping_anew_before_the_vcpu_has_looked() {
     }
 }
 
+#[test]
+fn what_a_slot_carried_before_does_not_matter() {
+    // CLEAR while in a list register, then another LPI in the same slot.
+    let m = At::Pending.machine();
+    m.ok(cmd::clear(5, 0));
+    m.expect(&[], &[]);
+    m.fire(6, 3);
+    m.settle();
+    m.ok(cmd::movi(6, 3, 1));
+    m.expect(&[], &[FIRST_FILLER + 3]);
+    m.destroy();
+}
+
+#[test]
+fn an_lpi_on_its_way_to_another_vcpu_is_found() {
+    for away in [cmd::movi(5, 0, 1), cmd::mapc(0, 1)] {
+        for at in ALL {
+            let m = at.machine();
+            m.ok_all(&[away, cmd::clear(5, 0)]);
+            assert_eq!(at.outcome(&m), (0, 0), "{at:?} {away:?}");
+            let m = at.machine();
+            m.enable(LPI);
+            m.ok_all(&[away, cmd::discard(5, 0), cmd::mapti(5, 0, LPI, 1)]);
+            assert_eq!(at.outcome(&m), (0, 0), "{at:?} {away:?}");
+        }
+    }
+}
+
+#[test]
+fn a_shared_lpi_whose_collection_is_unmapped_is_found() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok_all(&[
+            // The LPI's collection is one that was never mapped.
+            cmd::mapti(6, 0, LPI, 9),
+            cmd::discard(6, 0),
+            cmd::discard(5, 0),
+        ]);
+        m.settle();
+        if at.active() {
+            m.vcpus[0].eoi(Lpi::new(LPI).expect("an LPI"));
+        }
+        let mine = m.drain(0).into_iter().filter(|lpi| *lpi == LPI).count();
+        assert_eq!(mine, 0, "{at:?}");
+        m.destroy();
+    }
+}
+
 // ---- Disabled and enabled ----
 
 /// The ways to tell that a property changed.
