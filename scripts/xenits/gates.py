@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import abi, objects, pipeline, regen, rust, sources, xen_config, xen_source
+from . import abi, by_hand, objects, pipeline, regen, rust, sources, xen_config, xen_source
 from .elf import Elf
 from .layout import REPO, files_below
 from .shell import output, run
@@ -260,6 +260,14 @@ _GATES.append(
         quick=False,
     )
 )
+
+
+@gate("xen-by-hand", "a build by hand: paths with spaces, LIVEPATCH, offline, make twice, make clean", quick=False)
+def built_by_hand(gate: Gate) -> Iterable[str]:
+    """What the README says of one's own tree."""
+    folder = gate.context.logs / "by-hand"
+    folder.mkdir()
+    return by_hand.build(folder, gate.log)
 
 
 @gate("xen-without-rust", "Xen with the C ITS, which is the default, has no Rust in it", quick=False)
