@@ -658,6 +658,18 @@ impl<E: Env> Domain<E> {
         }
     }
 
+    /// How many events a device has; 0 if it is not the domain's.
+    pub(crate) fn events(&self, vits: u16, device: DeviceId) -> u64 {
+        let devices = self.devices.lock();
+        devices.get(DeviceKey { vits, device }).map_or(0, |known| known.host.events().into())
+    }
+
+    /// How many LPIs of a vCPU are pending, and in no slot.
+    pub(crate) fn waiting(&self, id: VcpuId) -> u64 {
+        let counts = self.redist(id).and_then(|redist| redist.with(|state, _| state.waiting()));
+        counts.map_or(0, |(ready, dormant)| u64::from(ready).saturating_add(dormant.into()))
+    }
+
     /// Number of devices, and of their events.
     pub(crate) fn device_counts(&self) -> (usize, u64) {
         let devices = self.devices.lock();

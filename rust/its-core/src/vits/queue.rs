@@ -18,8 +18,10 @@ use crate::host::Host;
 use crate::line::Line;
 use crate::vits::{Registers, Vits};
 
-/// Commands that are executed without a break.
+/// Commands that are executed without a break, if none looks at many LPIs.
 pub const BUDGET: u32 = 32;
+/// As many LPIs count as one command.
+const LPIS_PER_COMMAND: u64 = 256;
 /// Commands that are fetched in one go, if they are in one page.
 const RUN: u64 = 16;
 /// Bytes of those.
@@ -53,15 +55,42 @@ impl<E: Env> Vits<E> {
             }
             let slots = bytes.as_chunks::<32>().0;
             for (_, slot) in (0..run).zip(slots) {
-                self.execute(domain, host, registers, &RawCommand::from_le_bytes(slot));
+                let raw = RawCommand::from_le_bytes(slot);
+                let weight = self.weight(domain, &raw);
+                self.execute(domain, host, registers, &raw);
                 let next = registers.creadr.saturating_add(COMMAND_SIZE);
                 let wrapped = next >= registers.cbaser.size_bytes();
                 registers.creadr = if wrapped { 0 } else { next };
                 self.publish_creadr(registers);
-                budget = budget.saturating_sub(1);
+                budget = budget.saturating_sub(weight);
+                if budget == 0 {
+                    break;
+                }
             }
         }
         Self::has_work(registers)
+    }
+
+    /// How much of the budget a command takes: more than one if it looks at
+    /// many LPIs, or moves them.
+    fn weight(&self, domain: &Domain<E>, raw: &RawCommand) -> u32 {
+        let of_collection = |collection| {
+            domain.collection(self.index, collection).map_or(0, |vcpu| domain.waiting(vcpu))
+        };
+        let lpis = match Command::decode(raw) {
+            Ok(Command::Mapd { device, size, valid, .. }) => {
+                let wanted = if valid { size.count() } else { 0 };
+                domain.events(self.index, device).max(wanted)
+            }
+            Ok(Command::Mapc { collection, .. } | Command::Invall { collection }) => {
+                of_collection(collection)
+            }
+            Ok(Command::Movall { from, .. }) => {
+                domain.has_vcpu(from.processor_number()).map_or(0, |vcpu| domain.waiting(vcpu))
+            }
+            _ => 0,
+        };
+        u32::try_from(lpis / LPIS_PER_COMMAND).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     /// How many commands can be fetched together: up to GITS_CWRITER, the
