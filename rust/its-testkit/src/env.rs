@@ -12,8 +12,9 @@ use crate::its::FakeHostIts;
 use crate::vcpu::{FakeVcpu, Held};
 use crate::world::{self, World};
 
-/// What one poll of the hardware takes.
-const RELAX_NS: u64 = 1_000;
+/// What one poll of the hardware takes: longer than in truth, so that waiting
+/// in vain takes fewer of them.
+const RELAX_NS: u64 = 20_000;
 
 /// The fake hypervisor.
 pub struct Fake;
