@@ -30,9 +30,10 @@ impl DeviceKey {
 pub(crate) struct Device<E: Env> {
     /// Its mapping on the host ITS.
     pub(crate) host: HostDevice<E>,
-    /// A hypercall announced it. Otherwise it came with the hardware domain's
-    /// MAPD, and goes with it.
-    pub(crate) announced: bool,
+    /// How often hypercalls announced it: functions that share a DeviceID do
+    /// so one by one. 0: it came with the hardware domain's MAPD, and goes
+    /// with it.
+    pub(crate) announcements: u32,
     /// Number of EventID bits of the guest's MAPD; `None`: not mapped.
     pub(crate) mapped: Option<EventBits>,
 }

@@ -215,6 +215,9 @@ impl<E: Env> Domain<E> {
     fn restore(&self, redist: &Redist<E>, lpi: Lpi) {
         let Some(table) = self.properties.get() else { return };
         while self.route(lpi, false) == Routed::Nowhere {
+            if !self.vlpis.get(lpi).mapped() {
+                return;
+            }
             self.strays.store(true, Ordering::Relaxed);
             // Either the entry is found changed below, or whoever changes it
             // finds that it has to look everywhere: see `with_redists_of`.
@@ -289,9 +292,6 @@ impl<E: Env> Domain<E> {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
         if let Some(displaced) = redist.with(|state, vcpu| state.sync(vcpu, table)) {
             self.replace(redist, &displaced);
-            if displaced.recheck {
-                self.invalidate_all(id);
-            }
         }
     }
 
@@ -452,7 +452,7 @@ impl<E: Env> Domain<E> {
         to: impl Fn(Lpi),
     ) {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
-        for _ in 0..DRAIN_ROUNDS {
+        for round in 1..=DRAIN_ROUNDS {
             let mut from = Some(0);
             while let Some(at) = from {
                 let mut displaced = Displaced::new();
@@ -463,8 +463,10 @@ impl<E: Env> Domain<E> {
             }
             // An LPI may have got from a slot into the bitmaps meanwhile.
             let mut displaced = Displaced::new();
-            let drained = redist
-                .with(|state, vcpu| state.drain_slots(vcpu, table, heir, &mut displaced, &wanted));
+            let drained = redist.with(|state, vcpu| {
+                let last = round == DRAIN_ROUNDS;
+                state.drain_slots(vcpu, table, heir, last, &mut displaced, &wanted)
+            });
             displaced.iter().for_each(|(lpi, _)| to(lpi));
             if displaced.kick {
                 redist.kick();
@@ -555,21 +557,18 @@ impl<E: Env> Domain<E> {
         }
         let old = cell.swap(vcpu.map_or(UNMAPPED, VcpuId::get), Ordering::AcqRel);
         let Some(vcpu) = vcpu else { return };
+        let is_member = |lpi| {
+            let entry = self.vlpis.get(lpi);
+            entry.mapped() && entry.collection() == index
+        };
+        let route = |lpi| {
+            self.route(lpi, false);
+        };
         if old == UNMAPPED {
             // Its LPIs may be pending since before (GICR_PENDBASER).
             self.invalidate_all(vcpu);
         } else if vcpu.get() != old {
-            self.drain(
-                VcpuId::new(old),
-                None,
-                |lpi| {
-                    let entry = self.vlpis.get(lpi);
-                    entry.mapped() && entry.collection() == index
-                },
-                |lpi| {
-                    self.route(lpi, false);
-                },
-            );
+            self.drain(VcpuId::new(old), None, is_member, route);
         }
     }
 
@@ -588,8 +587,7 @@ impl<E: Env> Domain<E> {
     /// Hypercall context; waits for the host ITS.
     ///
     /// # Errors
-    /// [`Error::Exists`] when it was announced before; those of
-    /// [`Host::map_device`]. Nothing changes then.
+    /// Those of [`Host::map_device`]. Nothing changes then.
     pub fn add_device(
         &self,
         host: &Host<E>,
@@ -601,16 +599,14 @@ impl<E: Env> Domain<E> {
         let key = DeviceKey { vits, device };
         let mut devices = self.devices.lock();
         if let Some(known) = devices.get_mut(key) {
-            // The guest's MAPD may have come first.
-            if known.announced {
-                return Err(Error::Exists);
-            }
-            known.announced = true;
+            // The guest's MAPD may have come first, or another function with
+            // the same DeviceID.
+            known.announcements = known.announcements.saturating_add(1);
             return Ok(());
         }
         devices.reserve()?;
         let mapped = host.map_device(its, device, self.config.id, events)?;
-        devices.insert(key, Device { host: mapped, announced: true, mapped: None })
+        devices.insert(key, Device { host: mapped, announcements: 1, mapped: None })
     }
 
     /// Take a device away: what the guest mapped of it is unmapped, then the
@@ -621,6 +617,11 @@ impl<E: Env> Domain<E> {
     pub fn remove_device(&self, host: &Host<E>, vits: u16, device: DeviceId) -> Result<(), Error> {
         let key = DeviceKey { vits, device };
         let mut devices = self.devices.lock();
+        let known = devices.get_mut(key).ok_or(Error::NotFound)?;
+        if known.announcements > 1 {
+            known.announcements = known.announcements.saturating_sub(1);
+            return Ok(());
+        }
         let gone = devices.remove(key).ok_or(Error::NotFound)?;
         self.unmap_events(host, &gone);
         host.unmap_device(gone.host);
@@ -701,7 +702,7 @@ impl<E: Env> Domain<E> {
                 key.device,
                 device.host.events(),
                 device.mapped,
-                device.announced,
+                device.announcements != 0,
                 mapped,
             );
             let Some(next) = key.successor() else { break };
@@ -733,35 +734,26 @@ impl<E: Env> Domain<E> {
                 if too_few && !self.config.hardware {
                     return Err(Error::OutOfRange);
                 }
-                self.unmap_events(host, known);
-                known.mapped = None;
                 if too_few {
-                    // The host's side has to grow: map it anew.
-                    let announced = known.announced;
-                    let had = u64::from(known.host.events());
+                    // The host's side has to grow. What can fail for want of
+                    // anything comes before the old mapping goes.
+                    let grown = host.prepare_device(its, device, self.config.id, bits.count())?;
+                    self.unmap_events(host, known);
+                    let announcements = known.announcements;
                     if let Some(old) = devices.remove(key) {
                         host.unmap_device(old.host);
                     }
-                    devices.reserve()?;
-                    let (grown, result) =
-                        match host.map_device(its, device, self.config.id, bits.count()) {
-                            Ok(grown) => (grown, Ok(())),
-                            // Then at least what it had.
-                            Err(error) => {
-                                (host.map_device(its, device, self.config.id, had)?, Err(error))
-                            }
-                        };
-                    let mapped = result.is_ok().then_some(bits);
-                    devices.insert(key, Device { host: grown, announced, mapped })?;
-                    return result;
+                    let host = host.install_device(grown)?;
+                    return devices.insert(key, Device { host, announcements, mapped: Some(bits) });
                 }
+                self.unmap_events(host, known);
                 known.mapped = Some(bits);
                 Ok(())
             }
             None if self.config.hardware => {
                 devices.reserve()?;
                 let mapped = host.map_device(its, device, self.config.id, bits.count())?;
-                let device = Device { host: mapped, announced: false, mapped: Some(bits) };
+                let device = Device { host: mapped, announcements: 0, mapped: Some(bits) };
                 devices.insert(key, device)
             }
             None => Err(Error::NotFound),
@@ -776,7 +768,7 @@ impl<E: Env> Domain<E> {
         let Some(known) = devices.get_mut(key) else { return };
         self.unmap_events(host, known);
         known.mapped = None;
-        if !known.announced
+        if known.announcements == 0
             && let Some(gone) = devices.remove(key)
         {
             host.unmap_device(gone.host);

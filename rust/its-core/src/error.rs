@@ -20,6 +20,26 @@ pub enum Error {
     TimedOut,
     /// The host ITS stopped at a command (GITS_CREADR.Stalled).
     Stalled,
+    /// The host ITS says that it has executed what it was never given.
+    Confused,
     /// Not a legal access to this register.
     BadAccess,
+}
+
+impl Error {
+    /// It in a few words, for a line of the log.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NoMemory => "no memory",
+            Self::NoLpis => "no LPIs left",
+            Self::OutOfRange => "out of range",
+            Self::NotFound => "not found",
+            Self::Exists => "exists already",
+            Self::TimedOut => "timed out",
+            Self::Stalled => "stalled",
+            Self::Confused => "impossible GITS_CREADR",
+            Self::BadAccess => "bad access",
+        }
+    }
 }

@@ -21,6 +21,10 @@ use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
 use crate::slots::{SlotSet, Slots};
 use crate::vlpi::PropertyTable;
 
+/// Of so many LPIs that wait for a slot the most urgent one is found. If more
+/// wait, the others have their turn later.
+const LOOK_AHEAD: u32 = 64;
+
 /// How often each thing happened on one vCPU. `queued` is `done`, `evicted`
 /// and the slots in use together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,18 +48,18 @@ pub struct Counters {
 
 /// LPIs that have to be raised anew, once the vGIC lock is released.
 pub(crate) struct Displaced {
-    lpis: [Option<(Lpi, Option<VcpuId>)>; SLOTS],
+    /// Room for what was in all slots twice: before the vCPU was switched on,
+    /// and since.
+    lpis: [Option<(Lpi, Option<VcpuId>)>; 2 * SLOTS],
     used: usize,
     /// The vCPU has to leave the guest: an LPI of it is in a list register.
     pub(crate) kick: bool,
-    /// Dormant LPIs may belong elsewhere, or be enabled.
-    pub(crate) recheck: bool,
 }
 
 impl Displaced {
     /// None yet.
     pub(crate) const fn new() -> Self {
-        Self { lpis: [None; SLOTS], used: 0, kick: false, recheck: false }
+        Self { lpis: [None; 2 * SLOTS], used: 0, kick: false }
     }
 
     /// An LPI that is in two places is pending only once.
@@ -94,10 +98,12 @@ pub struct LpiState<E: Env> {
     forget: SlotSet,
     /// Of those: who gets the LPI, other than the vCPU that it is mapped to.
     heirs: [Option<VcpuId>; SLOTS],
-    /// Dormant LPIs may belong elsewhere, or be enabled.
-    recheck: bool,
+    /// Dormant LPIs that were to leave the vCPU when it was switched on.
+    leaving: [Option<(Lpi, Option<VcpuId>)>; SLOTS],
     ready: Bitmap<E>,
     dormant: Bitmap<E>,
+    /// Where to begin to look for the next LPI in `ready`.
+    cursor: u32,
     pub(crate) counters: Counters,
 }
 
@@ -110,9 +116,10 @@ impl<E: Env> LpiState<E> {
             evict: SlotSet::default(),
             forget: SlotSet::default(),
             heirs: [None; SLOTS],
-            recheck: false,
+            leaving: [None; SLOTS],
             ready: Bitmap::new(lpis)?,
             dormant: Bitmap::new(lpis)?,
+            cursor: 0,
             counters: Counters::default(),
         })
     }
@@ -220,25 +227,41 @@ impl<E: Env> LpiState<E> {
         queued
     }
 
-    /// The enabled LPI of the lowest priority value, then of the lowest
-    /// INTID, among those that wait for a slot. Those that were disabled
-    /// meanwhile become dormant.
+    /// The enabled LPI of the lowest priority value among those that wait for
+    /// a slot; among equals each gets its turn. Those that were disabled
+    /// meanwhile become dormant. Looks at [`LOOK_AHEAD`] enabled ones at most,
+    /// as this happens with interrupts off.
     fn most_urgent(&mut self, table: &PropertyTable<E>) -> Option<(Lpi, u8)> {
         let mut best: Option<(Lpi, u8)> = None;
-        let mut from = 0;
-        while let Some(index) = self.ready.next(from) {
+        let mut looked_at = 0_u32;
+        // From the cursor to the end, then from the start to the cursor.
+        let (mut from, mut end) = (self.cursor, u32::MAX);
+        while looked_at < LOOK_AHEAD {
+            let Some(index) = self.ready.next(from).filter(|index| *index < end) else {
+                if end != u32::MAX {
+                    break;
+                }
+                (from, end) = (0, self.cursor);
+                continue;
+            };
             from = index.saturating_add(1);
             let Some(lpi) = Lpi::from_index(index) else { continue };
             let property = table.get(lpi);
             if !property.enabled() {
                 self.ready.clear(index);
                 self.dormant.set(index);
-            } else if best.is_none_or(|(_, priority)| property.priority() < priority) {
+                continue;
+            }
+            looked_at = looked_at.saturating_add(1);
+            if best.is_none_or(|(_, priority)| property.priority() < priority) {
                 best = Some((lpi, property.priority()));
                 if property.priority() == 0 {
                     break;
                 }
             }
+        }
+        if let Some((lpi, _)) = best {
+            self.cursor = lpi.index().saturating_add(1);
         }
         best
     }
@@ -343,13 +366,15 @@ impl<E: Env> LpiState<E> {
     }
 
     /// Empty the slots of the LPIs for which `wanted` holds, keeping them
-    /// pending, and fill them anew unless such LPIs wait for one: then false.
+    /// pending, and fill them anew unless such LPIs wait for one: then false,
+    /// but not the `last` time.
     /// `heir` gets those that are in a list register.
     pub(crate) fn drain_slots(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         heir: Option<VcpuId>,
+        last: bool,
         displaced: &mut Displaced,
         wanted: impl Fn(Lpi) -> bool,
     ) -> bool {
@@ -358,12 +383,12 @@ impl<E: Env> LpiState<E> {
                 self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
             }
         }
-        let mut from = 0;
-        while let Some(index) = self.ready.next(from) {
+        let mut from = if last { None } else { self.ready.next(0) };
+        while let Some(index) = from {
             if Lpi::from_index(index).is_some_and(&wanted) {
                 return false;
             }
-            from = index.saturating_add(1);
+            from = self.ready.next(index.saturating_add(1));
         }
         displaced.kick |= self.refill(vcpu, table);
         true
@@ -405,7 +430,12 @@ impl<E: Env> LpiState<E> {
     /// emptied, list registers included. The vCPU is the current one.
     pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> Displaced {
         let mut displaced = Displaced::new();
-        displaced.recheck = core::mem::take(&mut self.recheck);
+        for (lpi, heir) in core::mem::take(&mut self.leaving).into_iter().flatten() {
+            // It may have been cleared or moved meanwhile.
+            if self.dormant.clear(lpi.index()) {
+                displaced.push(lpi, heir);
+            }
+        }
         for slot in self.evict.iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
             let heir = self.heirs.get(usize::from(slot)).copied().flatten();
@@ -429,23 +459,24 @@ impl<E: Env> LpiState<E> {
     pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
         for slot in self.slots.used().iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
-            let forget = self.forget.contains(slot);
-            if vcpu.reset(slot) && !forget {
-                if self.evict.contains(slot) {
-                    // It was to leave this vCPU, which it can do once the
-                    // vGIC lock is released.
+            let leaves = self.evict.contains(slot);
+            if vcpu.reset(slot) && !self.forget.contains(slot) {
+                if leaves {
+                    // Which it can do once the vGIC lock is released.
+                    let heir = self.heirs.get(usize::from(slot)).copied().flatten();
                     self.dormant.set(lpi.index());
-                    self.recheck = true;
+                    if let Some(place) = self.leaving.iter_mut().find(|place| place.is_none()) {
+                        *place = Some((lpi, heir));
+                    }
+                    vcpu.request_sync();
                 } else {
                     self.ready.set(lpi.index());
                 }
             }
+            self.counters.evicted = self.counters.evicted.wrapping_add(1);
             self.release(slot);
         }
         self.refill(vcpu, table);
-        if self.recheck {
-            vcpu.request_sync();
-        }
     }
 
     /// Mark LPIs pending that the guest's pending table says are: bit `n` of

@@ -38,7 +38,7 @@ const fn errno(error: Error) -> i32 {
         Error::NotFound => -2,
         Error::Exists => -17,
         Error::TimedOut => -110,
-        Error::Stalled => -5,
+        Error::Stalled | Error::Confused => -5,
         Error::BadAccess => -14,
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One host ITS: collections and devices.
 
+use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use its_arch::{CollectionId, Command, DeviceId, EventBits, EventId, GuestPa, Lpi, Rdbase};
@@ -52,9 +53,12 @@ pub struct HostDevice<E: Env> {
     pub its: usize,
     /// DeviceID there.
     pub device: DeviceId,
-    events: EventBits,
+    bits: EventBits,
+    /// Its first events that the ITS has been told of.
+    installed: u32,
     lpis: LpiRange,
-    itt: E::Table,
+    /// Dropped when the ITS has let go of it, and never before.
+    itt: ManuallyDrop<E::Table>,
 }
 
 impl<E: Env> HostDevice<E> {
@@ -161,9 +165,8 @@ impl<E: Env> Host<E> {
     /// an LPI of `domain`. Trap context; waits for the ITS.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] beyond what the ITS supports, [`Error::NoLpis`],
-    /// [`Error::NoMemory`], and those of the host command queue. Nothing is
-    /// mapped then.
+    /// Those of [`Self::prepare_device`] and [`Self::install_device`]. Nothing
+    /// is mapped then.
     pub fn map_device(
         &self,
         its: usize,
@@ -171,25 +174,49 @@ impl<E: Env> Host<E> {
         domain: u16,
         events: u64,
     ) -> Result<HostDevice<E>, Error> {
-        let hw = self.its(its)?;
-        if u64::from(device.get()) >> hw.config.device_bits.min(32) != 0 {
+        self.install_device(self.prepare_device(its, device, domain, events)?)
+    }
+
+    /// Get what it takes to map `device`, and leave the ITS alone. Followed by
+    /// [`Self::install_device`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] beyond what the ITS supports, [`Error::NoLpis`],
+    /// [`Error::NoMemory`], [`Error::NotFound`].
+    pub(crate) fn prepare_device(
+        &self,
+        its: usize,
+        device: DeviceId,
+        domain: u16,
+        events: u64,
+    ) -> Result<HostDevice<E>, Error> {
+        let config = *self.its(its)?.config();
+        if u64::from(device.get()) >> config.device_bits.min(32) != 0 {
             return Err(Error::OutOfRange);
         }
         let bits = EventBits::for_events(events.max(BLOCK.into())).ok_or(Error::OutOfRange)?;
-        if bits > hw.config.event_bits {
+        if bits > config.event_bits {
             return Err(Error::OutOfRange);
         }
         let count = u32::try_from(bits.count()).map_err(|_| Error::OutOfRange)?;
-        let bytes = count.checked_mul(hw.config.itt_entry_bytes).ok_or(Error::OutOfRange)?;
+        let bytes = count.checked_mul(config.itt_entry_bytes).ok_or(Error::OutOfRange)?;
         let itt =
             E::alloc_table(usize::try_from(bytes).map_err(|_| Error::OutOfRange)?, ITT_ALIGN)?;
         let lpis = self.lpis.alloc(domain, count)?;
-        let mapped = HostDevice { its, device, events: bits, lpis, itt };
-        match hw.map_events(&mapped) {
-            Ok(()) => Ok(mapped),
+        Ok(HostDevice { its, device, bits, installed: 0, lpis, itt: ManuallyDrop::new(itt) })
+    }
+
+    /// Map a device that was prepared. Trap context; waits for the ITS.
+    ///
+    /// # Errors
+    /// Those of the host command queue; [`Error::NotFound`] without a
+    /// collection. The device is unmapped, and given back, then.
+    pub(crate) fn install_device(&self, mut device: HostDevice<E>) -> Result<HostDevice<E>, Error> {
+        match self.its(device.its).and_then(|hw| hw.map_events(&mut device)) {
+            Ok(()) => Ok(device),
             Err(error) => {
                 // What the ITS may have seen of it has to be taken back.
-                self.unmap_device(mapped);
+                self.unmap_device(device);
                 Err(error)
             }
         }
@@ -200,55 +227,67 @@ impl<E: Env> Host<E> {
     /// Trap context; waits for the ITS.
     pub fn unmap_device(&self, device: HostDevice<E>) {
         let confirmed = self.its(device.its).and_then(|hw| {
-            let unmap = Command::Mapd {
-                device: device.device,
-                size: device.events,
-                itt: GuestPa::new(0),
-                valid: false,
-            };
-            // Without any collection there is no SYNC to wait for.
-            let result = hw
-                .queue
-                .submit(&unmap)
-                .and_then(|ticket| hw.sync_all().and_then(|()| hw.queue.wait(ticket)));
+            let result = hw.unmap_events(&device);
             if result.is_err() {
                 hw.abandoned.fetch_add(1, Ordering::Relaxed);
             }
             result
         });
-        if confirmed.is_ok() {
-            self.lpis.free(device.lpis);
-        } else {
+        if let Err(error) = confirmed {
             let line = Line::new()
                 .text("ITS: host ITS ")
                 .dec(u64::try_from(device.its).unwrap_or(u64::MAX))
                 .text(" did not confirm that device ")
                 .hex(device.device.get().into())
-                .text(" is unmapped; its LPIs and ITT are not used again");
+                .text(" is unmapped (")
+                .text(error.text())
+                .text("); its LPIs and ITT are not used again");
             E::log(Level::Error, line.as_str());
             self.lpis.retire(device.lpis);
-            core::mem::forget(device.itt);
+        } else {
+            self.lpis.free(device.lpis);
+            drop(ManuallyDrop::into_inner(device.itt));
         }
     }
 }
 
 impl<E: Env> HostIts<E> {
-    fn map_events(&self, mapped: &HostDevice<E>) -> Result<(), Error> {
+    fn map_events(&self, device: &mut HostDevice<E>) -> Result<(), Error> {
         self.queue.submit(&Command::Mapd {
-            device: mapped.device,
-            size: mapped.events,
-            itt: GuestPa::new(mapped.itt.address()),
+            device: device.device,
+            size: device.bits,
+            itt: GuestPa::new(device.itt.address()),
             valid: true,
         })?;
-        for (event, lpi) in (0_u32..).zip(mapped.lpis()) {
+        for (event, lpi) in (0_u32..).zip(device.lpis.iter()) {
             let (collection, _) = self.pick()?;
             self.queue.submit(&Command::Mapti {
-                device: mapped.device,
+                device: device.device,
                 event: EventId::new(event),
                 intid: lpi.intid(),
                 collection,
             })?;
+            device.installed = event.saturating_add(1);
         }
         self.sync_all()
+    }
+
+    /// Unmap the events one by one, which makes their LPIs not pending: who
+    /// gets the LPIs next does not see an interrupt of this device. Then the
+    /// device.
+    fn unmap_events(&self, device: &HostDevice<E>) -> Result<(), Error> {
+        for event in 0..device.installed {
+            let event = EventId::new(event);
+            self.queue.submit(&Command::Discard { device: device.device, event })?;
+        }
+        let ticket = self.queue.submit(&Command::Mapd {
+            device: device.device,
+            size: device.bits,
+            itt: GuestPa::new(0),
+            valid: false,
+        })?;
+        // Without any collection there is no SYNC to wait for.
+        self.sync_all()?;
+        self.queue.wait(ticket)
     }
 }

@@ -17,7 +17,8 @@ use crate::env::{Env, Once};
 
 /// Host ITSes at most.
 pub const MAX_ITS: usize = 32;
-/// Physical CPUs that interrupts are spread over at most.
+/// Physical CPUs that interrupts are spread over at most. Others have their
+/// collection, and get no LPIs.
 const MAX_CPUS: u16 = 256;
 
 /// All that is shared by the domains.
@@ -70,9 +71,6 @@ impl<E: Env> Host<E> {
     /// # Errors
     /// Those of the host command queue; [`Error::NotFound`].
     pub fn setup_collection(&self, its: usize, cpu: u16, rdbase: Rdbase) -> Result<(), Error> {
-        if cpu >= MAX_CPUS {
-            return Err(Error::OutOfRange);
-        }
         self.its(its)?.map_collection(CollectionId::new(cpu), rdbase)
     }
 

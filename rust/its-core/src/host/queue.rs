@@ -5,7 +5,8 @@ use its_arch::gits::Creadr;
 use its_arch::{COMMAND_SIZE, Command, RawCommand};
 
 use crate::Error;
-use crate::env::{Env, HostHw, Lock};
+use crate::env::{Env, HostHw, Level, Lock};
+use crate::line::Line;
 
 /// Longest wait for the hardware to make any progress, in nanoseconds. An
 /// implementation takes well under a microsecond a command.
@@ -18,6 +19,9 @@ struct State {
     submitted: u64,
     /// Commands known to have been executed.
     completed: u64,
+    /// The hardware failed, and has not executed anything since: nobody waits
+    /// for it again before it does.
+    failed: Option<Error>,
 }
 
 /// What to wait for: all commands up to one's own.
@@ -40,7 +44,11 @@ impl<E: Env> Queue<E> {
         if slots < 2 {
             return Err(Error::OutOfRange);
         }
-        Ok(Self { hw, state: E::IrqLock::new(State { submitted: 0, completed: 0 }), slots })
+        Ok(Self {
+            hw,
+            state: E::IrqLock::new(State { submitted: 0, completed: 0, failed: None }),
+            slots,
+        })
     }
 
     /// Byte offset of the slot for command number `number`.
@@ -53,43 +61,63 @@ impl<E: Env> Queue<E> {
         let creadr = Creadr::from(self.hw.creadr());
         let at = creadr.byte_offset().checked_div(COMMAND_SIZE).unwrap_or(0);
         if at >= self.slots {
-            return Err(Error::OutOfRange);
+            return Err(Error::Confused);
         }
-        // How far the hardware is past what is known. It cannot be past what
-        // was submitted; if it says so, believe what is possible.
+        // How far the hardware is past what is known. That cannot be past
+        // what was submitted: an ITS that was reset starts over.
         let known = state.completed.checked_rem(self.slots).unwrap_or(0);
         let ahead = at.wrapping_add(self.slots).wrapping_sub(known).checked_rem(self.slots);
         let outstanding = state.submitted.wrapping_sub(state.completed);
-        let done = ahead.unwrap_or(0).min(outstanding);
-        state.completed = state.completed.wrapping_add(done);
+        let done = ahead.filter(|done| *done <= outstanding).ok_or(Error::Confused)?;
+        if done != 0 {
+            state.completed = state.completed.wrapping_add(done);
+            state.failed = None;
+        }
         if creadr.stalled() && state.completed != state.submitted {
             return Err(Error::Stalled);
         }
         Ok(())
     }
 
+    /// Give up on the hardware: who comes later does not wait for it before
+    /// it makes progress.
+    fn fail(&self, error: Error) -> Error {
+        self.state.lock().failed = Some(error);
+        let line = Line::new()
+            .text("ITS: host ITS: command queue ")
+            .text(error.text())
+            .text(", GITS_CREADR ")
+            .hex(self.hw.creadr());
+        E::log(Level::Error, line.as_str());
+        error
+    }
+
     /// Put one command in. When the queue is full, wait for room.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], [`Error::Stalled`]; the command was not put in.
+    /// [`Error::TimedOut`], [`Error::Stalled`], [`Error::Confused`]; the
+    /// command was not put in.
     pub(crate) fn submit(&self, command: &Command) -> Result<Ticket, Error> {
         let raw = command.encode();
         let mut patience = Patience::<E>::new();
         loop {
-            {
+            let known = {
                 let mut state = self.state.lock();
-                let outstanding = state.submitted.wrapping_sub(state.completed);
                 // One slot stays empty: a full queue would look empty.
                 let room = self.slots.saturating_sub(1);
-                if outstanding >= room {
-                    self.refresh(&mut state)?;
+                let full = state.submitted.wrapping_sub(state.completed) >= room;
+                let known =
+                    if full || state.failed.is_some() { self.refresh(&mut state) } else { Ok(()) };
+                if let Some(error) = state.failed {
+                    return Err(error);
                 }
-                if state.submitted.wrapping_sub(state.completed) < room {
+                if known.is_ok() && state.submitted.wrapping_sub(state.completed) < room {
                     return Ok(self.append(&mut state, &raw));
                 }
                 patience.note(state.completed);
-            }
-            patience.wait()?;
+                known
+            };
+            known.and_then(|()| patience.wait()).map_err(|error| self.fail(error))?;
         }
     }
 
@@ -103,23 +131,26 @@ impl<E: Env> Queue<E> {
     /// Wait until the hardware has executed everything up to `ticket`.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], [`Error::Stalled`].
+    /// [`Error::TimedOut`], [`Error::Stalled`], [`Error::Confused`].
     pub(crate) fn wait(&self, ticket: Ticket) -> Result<(), Error> {
         let mut patience = Patience::<E>::new();
         loop {
-            {
+            let known = {
                 let mut state = self.state.lock();
-                let refreshed = self.refresh(&mut state);
+                let known = self.refresh(&mut state);
                 // Numbers wrap after 2^64 commands: compare distances.
                 if state.submitted.wrapping_sub(state.completed)
                     <= state.submitted.wrapping_sub(ticket.0)
                 {
                     return Ok(());
                 }
-                refreshed?;
+                if let Some(error) = state.failed {
+                    return Err(error);
+                }
                 patience.note(state.completed);
-            }
-            patience.wait()?;
+                known
+            };
+            known.and_then(|()| patience.wait()).map_err(|error| self.fail(error))?;
         }
     }
 

@@ -9,7 +9,7 @@ use its_arch::gicr::GICR_INVALLR;
 use its_arch::{Command, Lpi};
 use its_testkit::reference::Reference;
 use its_testkit::vcpu::Mode;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, World, cmd};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngSeed, TestCaseResult};
@@ -72,6 +72,7 @@ struct Run {
 
 impl Run {
     fn new(lpis: u32, quirks: [(bool, bool); 3], list_registers: usize) -> Self {
+        World::renew();
         let config = Config { vcpus: VCPUS, id_bits: 14, list_registers, ..Config::default() };
         let m = Machine::booted(config);
         let mut model = Reference::new(VCPUS, 14, 16, 1 << 16);
