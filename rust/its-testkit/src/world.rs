@@ -50,17 +50,22 @@ pub struct World {
 }
 
 impl World {
+    fn new() -> Arc<Self> {
+        let world = Self::default();
+        world.budget.store(-1, Ordering::Relaxed);
+        world.next_table.store(0x80_0000_0000, Ordering::Relaxed);
+        Arc::new(world)
+    }
+
     /// This thread's world. A thread starts with one of its own.
     #[must_use]
     pub fn current() -> Arc<Self> {
-        CURRENT.with_borrow_mut(|current| {
-            Arc::clone(current.get_or_insert_with(|| {
-                let world = Self::default();
-                world.budget.store(-1, Ordering::Relaxed);
-                world.next_table.store(0x80_0000_0000, Ordering::Relaxed);
-                Arc::new(world)
-            }))
-        })
+        CURRENT.with_borrow_mut(|current| Arc::clone(current.get_or_insert_with(Self::new)))
+    }
+
+    /// Give the calling thread a new world: for one test that is many.
+    pub fn renew() {
+        Self::new().enter();
     }
 
     /// Make it the calling thread's world: for threads that a test starts.
