@@ -215,7 +215,13 @@ impl<E: Env> LpiState<E> {
 
     /// Fill free slots with the most urgent LPIs that wait. True if the vCPU
     /// has to be told.
+    #[inline]
     fn refill(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
+        self.ready.count() != 0 && self.refill_from_ready(vcpu, table)
+    }
+
+    #[inline(never)]
+    fn refill_from_ready(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
         let mut queued = false;
         while self.ready.count() != 0 {
             let Some(slot) = self.slots.free() else { break };
