@@ -304,3 +304,42 @@ fn the_highest_device_ids_work() {
     m.check();
     m.destroy();
 }
+
+#[test]
+fn a_dead_its_is_waited_for_once_in_a_trap() {
+    let m = hardware();
+    m.its[0].set_pace(Pace::Hang(0));
+    let before = m.world.now();
+    let commands: Vec<_> = (0..32).map(|device| cmd::mapd(device, 5)).collect();
+    let log = m.run_on(0, &commands);
+    assert!(m.world.now() - before < 200_000_000, "{} ns", m.world.now() - before);
+    assert!(log.iter().any(|line| line.contains("command queue timed out")), "{log:?}");
+    assert_eq!(m.stat("devices"), 0);
+    // It wakes up: the guest goes on.
+    m.its[0].set_pace(Pace::Immediate);
+    m.ok(cmd::mapd(40, 5));
+}
+
+#[test]
+fn lpis_of_one_priority_that_wait_each_get_their_turn() {
+    let m = hardware();
+    m.map(5, 200, 8192);
+    for event in 0..200 {
+        m.fire(5, event);
+    }
+    // The low ones keep firing; the others come all the same. Which of the
+    // last ones comes first is for the list registers to say.
+    let mut taken = 0;
+    loop {
+        m.vcpus[0].cycle(&m.domain);
+        let lpi = m.vcpus[0].ack().expect("200 are pending");
+        m.vcpus[0].eoi(lpi);
+        taken += 1;
+        if lpi.get() > 8192 + 190 {
+            break;
+        }
+        assert!(taken < 250, "starved");
+        m.fire(5, taken % 20);
+    }
+    m.check();
+}
