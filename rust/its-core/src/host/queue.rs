@@ -69,8 +69,9 @@ impl<E: Env> Queue<E> {
         let ahead = at.wrapping_add(self.slots).wrapping_sub(known).checked_rem(self.slots);
         let outstanding = state.submitted.wrapping_sub(state.completed);
         let done = ahead.filter(|done| *done <= outstanding).ok_or(Error::Confused)?;
-        if done != 0 {
-            state.completed = state.completed.wrapping_add(done);
+        state.completed = state.completed.wrapping_add(done);
+        // Another CPU may have seen the progress that this one gave up on.
+        if done != 0 || done == outstanding {
             state.failed = None;
         }
         if creadr.stalled() && state.completed != state.submitted {
@@ -166,12 +167,14 @@ struct Patience<E: Env> {
     last: Option<u64>,
     deadline: u64,
     polls: u32,
+    /// The time is up: this is the last look.
+    expired: bool,
     env: core::marker::PhantomData<E>,
 }
 
 impl<E: Env> Patience<E> {
     fn new() -> Self {
-        Self { last: None, deadline: 0, polls: 0, env: core::marker::PhantomData }
+        Self { last: None, deadline: 0, polls: 0, expired: false, env: core::marker::PhantomData }
     }
 
     /// The hardware has come as far as `completed`.
@@ -180,14 +183,18 @@ impl<E: Env> Patience<E> {
             self.last = Some(completed);
             self.deadline = E::now().saturating_add(PATIENCE_NS);
             self.polls = 0;
+            self.expired = false;
         }
     }
 
     fn wait(&mut self) -> Result<(), Error> {
-        self.polls = self.polls.saturating_add(1);
-        if E::now() > self.deadline || self.polls > PATIENCE_POLLS {
+        if self.expired {
             return Err(Error::TimedOut);
         }
+        self.polls = self.polls.saturating_add(1);
+        // This CPU may have been held up while the hardware went on: look once
+        // more before giving up.
+        self.expired = E::now() > self.deadline || self.polls > PATIENCE_POLLS;
         E::relax();
         Ok(())
     }
