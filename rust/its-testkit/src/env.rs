@@ -54,7 +54,7 @@ impl Env for Fake {
     }
 
     fn now() -> u64 {
-        World::current().now()
+        World::current().read_clock()
     }
 
     fn relax() {

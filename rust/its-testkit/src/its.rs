@@ -39,11 +39,11 @@ struct MappedDevice {
     map: BTreeMap<u32, (u32, u16)>,
 }
 
-/// What an unmapped device leaves behind until each redistributor has had a
+/// What an unmapped device or event leaves behind until each redistributor has had a
 /// SYNC.
 #[derive(Debug)]
 struct Limbo {
-    itt: u64,
+    itt: Option<u64>,
     lpis: BTreeSet<u32>,
     rdbases: BTreeSet<u64>,
 }
@@ -78,7 +78,7 @@ impl Model {
                 return Some(format!("device {device:#x} is mapped to it"));
             }
         }
-        if self.limbo.iter().any(|limbo| limbo.itt == address) {
+        if self.limbo.iter().any(|limbo| limbo.itt == Some(address)) {
             return Some("no SYNC has followed the device's unmapping".to_owned());
         }
         self.queued()
@@ -187,7 +187,7 @@ impl Model {
                         self.owners.remove(lpi);
                     }
                     self.limbo.push(Limbo {
-                        itt: gone.itt,
+                        itt: Some(gone.itt),
                         lpis: gone.map.values().map(|(lpi, _)| *lpi).collect(),
                         rdbases: self.collections.values().copied().collect(),
                     });
@@ -251,6 +251,12 @@ impl Model {
                 let gone = mapped.map.remove(&event.get());
                 let gone = gone.unwrap_or_else(|| panic!("host ITS: {command:?}: not mapped"));
                 self.owners.remove(&gone.0);
+                let rdbase = self.collections.get(&gone.1).copied();
+                self.limbo.push(Limbo {
+                    itt: None,
+                    lpis: BTreeSet::from([gone.0]),
+                    rdbases: rdbase.into_iter().collect(),
+                });
             }
             Command::Inv { device, event }
             | Command::Int { device, event }

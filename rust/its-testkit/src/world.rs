@@ -47,7 +47,11 @@ pub struct World {
     clock: AtomicU64,
     log: Mutex<Vec<(Level, String)>>,
     models: Mutex<Vec<Weak<Mutex<Model>>>>,
+    on_clock: Mutex<Option<(u32, Happening)>>,
 }
+
+/// What happens when a CPU reads the clock: it may have been held up.
+type Happening = Box<dyn FnOnce() + Send>;
 
 impl World {
     fn new() -> Arc<Self> {
@@ -190,6 +194,31 @@ impl World {
     /// Let time pass.
     pub fn advance(&self, nanoseconds: u64) {
         self.clock.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Let `happening` take place when the hypervisor reads the clock the next
+    /// time but `reads`.
+    pub fn on_clock(&self, reads: u32, happening: impl FnOnce() + Send + 'static) {
+        *lock(&self.on_clock) = Some((reads, Box::new(happening)));
+    }
+
+    /// Drop what was to happen. True if it had not happened yet.
+    pub fn off_clock(&self) -> bool {
+        lock(&self.on_clock).take().is_some()
+    }
+
+    /// The clock as the hypervisor reads it.
+    pub(crate) fn read_clock(&self) -> u64 {
+        let mut on_clock = lock(&self.on_clock);
+        match on_clock.take() {
+            Some((0, happening)) => {
+                drop(on_clock);
+                happening();
+            }
+            Some((reads, happening)) => *on_clock = Some((reads - 1, happening)),
+            None => {}
+        }
+        self.now()
     }
 
     pub(crate) fn print(&self, level: Level, line: &str) {

@@ -211,6 +211,30 @@ fn a_slow_its_is_waited_for_as_long_as_it_makes_progress() {
 }
 
 #[test]
+fn a_cpu_that_is_held_up_does_not_blame_the_its() {
+    for reads in 0..10 {
+        World::renew();
+        let world = World::current();
+        let (host, its) = config(8 * 32).host().expect("memory");
+        its[0].set_pace(Pace::PerPoll(1));
+        // An interrupt, or a slow console, for a second; the ITS works on.
+        let held_up = std::sync::Arc::clone(&world);
+        let same = its[0].clone();
+        world.on_clock(reads, move || {
+            held_up.advance(1_000_000_000);
+            same.set_pace(Pace::Immediate);
+            same.set_pace(Pace::PerPoll(1));
+        });
+        let device = map(&host, 1, 32);
+        assert!(!world.off_clock(), "it waited less often than {reads} times");
+        let device = device.expect("the ITS works");
+        host.unmap_device(device);
+        assert!(world.take_log().is_empty());
+        assert_eq!(host.its(0).expect("there").abandoned(), 0);
+    }
+}
+
+#[test]
 fn an_its_that_hangs_is_given_up_on_in_bounded_time() {
     let world = World::current();
     // What map_device submits: MAPD, 32 MAPTI, 4 SYNC. Undoing it is not even
