@@ -95,7 +95,10 @@ void xen_its_svc_slot_queue(struct vcpu *v, uint32_t slot, uint32_t lpi,
 void xen_its_svc_slot_again(struct vcpu *v, uint32_t slot);
 /*
  * Take the LPI in @slot back if it has not reached a list register: true,
- * and the slot is free. False: it is in one, and nothing changed.
+ * the slot is free, and the LPI was pending. False: it is in one, and nothing
+ * changed. Never false for a vCPU that is off, which has no LPI in a list
+ * register. While a vCPU goes off it may be, but then a request for
+ * xen_its_sync() is still met.
  */
 bool xen_its_svc_slot_retract(struct vcpu *v, uint32_t slot);
 /*
@@ -110,7 +113,10 @@ uint32_t xen_its_svc_slot_evict(struct vcpu *v, uint32_t slot);
  * cleared. True when the LPI was still pending.
  */
 bool xen_its_svc_slot_reset(struct vcpu *v, uint32_t slot);
-/* Have xen_its_sync() called before this vCPU next enters the guest. vgic */
+/*
+ * Have xen_its_sync() called before this vCPU next enters the guest, sleeps
+ * or goes off. vgic
+ */
 void xen_its_svc_request_sync(struct vcpu *v);
 
 /* Make a vCPU notice what was queued for it. any, vGIC lock not held */
