@@ -13,6 +13,7 @@ mod commands;
 mod devices;
 mod happy;
 mod host;
+mod hostile;
 mod life;
 mod model;
 mod places;
