@@ -42,9 +42,9 @@ impl Numbers {
             2 => u64::MAX,
             3 => 1 << (any % 64),
             4 => any & 0xfff,
-            5 => QUEUE | 1 << 63 | any & 0xf00,
-            6 => PROPERTIES | 13 + any % 3,
-            _ => PENDING | any & 1 << 62,
+            5 => QUEUE | (1 << 63) | (any & 0xf00),
+            6 => PROPERTIES | (13 + any % 3),
+            _ => PENDING | (any & (1 << 62)),
         }
     }
 
@@ -166,7 +166,7 @@ fn run(seed: u64, hardware: bool, steps: u32) {
     World::renew();
     let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let config = Config { vcpus: 3, id_bits: 14, host_id_bits: 14, hardware, ..Config::default() };
-    let m = if seed % 3 == 0 { Machine::new(config) } else { Machine::booted(config) };
+    let m = if seed.is_multiple_of(3) { Machine::new(config) } else { Machine::booted(config) };
     for lpi in 8192..8250 {
         m.set_property(lpi, 0x80, numbers.below(3) != 0);
     }
