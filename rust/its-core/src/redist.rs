@@ -531,7 +531,8 @@ impl<E: Env> Redist<E> {
         work: impl FnOnce(&mut LpiState<E>, &E::Vcpu) -> R,
     ) -> R {
         let result = work(state, vcpu);
-        let leaving = !state.evict.is_empty();
+        // `leaving` is filled from the front.
+        let leaving = !state.evict.is_empty() || matches!(state.leaving, [Some(_), ..]);
         if self.leaving.load(Ordering::Relaxed) != leaving {
             self.leaving.store(leaving, Ordering::Release);
         }
