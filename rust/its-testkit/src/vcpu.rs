@@ -17,7 +17,7 @@ use its_core::Domain;
 use its_core::env::{Evicted, SLOTS, Vcpu};
 
 use crate::env::Fake;
-use crate::world::{self, VGIC_RANK, lock};
+use crate::world::{self, VGIC_RANK, World, lock};
 
 /// Longest that a thread waits for a vGIC lock before the test has failed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
@@ -100,11 +100,15 @@ struct Inner {
     /// The thread that holds the vGIC lock; 0: none.
     owner: AtomicU64,
     queues: Mutex<Queues>,
+    on_lock: Mutex<Option<Meanwhile>>,
     kicked: AtomicBool,
     sync_requested: AtomicBool,
     kicks: AtomicUsize,
     syncs: AtomicUsize,
 }
+
+/// What another CPU does meanwhile.
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 /// A vCPU, as its-core and the test see it. It starts switched on, in the
 /// guest.
@@ -226,6 +230,7 @@ impl FakeVcpu {
                 active_state: true,
                 direct: false,
             }),
+            on_lock: Mutex::new(None),
             kicked: AtomicBool::new(false),
             sync_requested: AtomicBool::new(false),
             kicks: AtomicUsize::new(0),
@@ -243,6 +248,15 @@ impl FakeVcpu {
     #[must_use]
     pub fn hold(&self) -> Held {
         assert!(self.0.owner.load(Ordering::Relaxed) != me(), "vGIC lock taken twice");
+        let meanwhile = lock(&self.0.on_lock).take();
+        if let Some(meanwhile) = meanwhile {
+            let world = World::current();
+            let other_cpu = std::thread::spawn(move || {
+                world.enter();
+                meanwhile();
+            });
+            assert!(other_cpu.join().is_ok(), "the other CPU has failed");
+        }
         world::acquire(VGIC_RANK, true, "a vGIC lock");
         let since = Instant::now();
         while self
@@ -276,6 +290,12 @@ impl FakeVcpu {
     /// Whether an LPI may go to a free list register as soon as it is queued.
     pub fn set_direct(&self, direct: bool) {
         lock(&self.0.queues).direct = direct;
+    }
+
+    /// When somebody is about to take the vGIC lock the next time, have
+    /// another CPU do something first.
+    pub fn before_lock(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        *lock(&self.0.on_lock) = Some(Box::new(meanwhile));
     }
 
     // ---- What the hypervisor around it does ----
@@ -332,14 +352,7 @@ impl FakeVcpu {
             return;
         }
         self.0.kicked.store(false, Ordering::SeqCst);
-        for round in 0.. {
-            assert!(round < SYNCS_PER_ENTRY, "{} never gets into the guest", self.0.id);
-            if !self.0.sync_requested.swap(false, Ordering::SeqCst) {
-                break;
-            }
-            self.0.syncs.fetch_add(1, Ordering::Relaxed);
-            domain.sync(self.0.id);
-        }
+        self.meet_requests(domain);
         let _held = self.hold();
         let mut queues = lock(&self.0.queues);
         queues.fill();
@@ -364,11 +377,49 @@ impl FakeVcpu {
         (self.0.kicks.load(Ordering::Relaxed), self.0.syncs.load(Ordering::Relaxed))
     }
 
-    /// The guest switches the vCPU off: it stops where it is, and its list
-    /// registers are kept.
+    /// The guest switches the vCPU off: LPIs leave its list registers, so that
+    /// they can be had while it is off, and what it was asked for is done.
     pub fn power_off(&self, domain: &Domain<Fake>) {
         self.exit(domain);
+        if self.mode() == Mode::Off {
+            return;
+        }
+        let mut held = self.hold();
+        let registers: Vec<_> =
+            lock(&self.0.queues).registers.iter_mut().filter_map(Option::take).collect();
+        for register in registers {
+            let mut queues = lock(&self.0.queues);
+            let carried = queues.carried(register.slot, "power_off");
+            carried.queued |= register.pending;
+            if carried.queued {
+                queues.wait(register.slot);
+            } else {
+                queues.free(register.slot);
+                drop(queues);
+                domain.slot_done(&mut held, self.0.id, register.slot);
+            }
+        }
+        drop(held);
+        self.meet_requests(domain);
         lock(&self.0.queues).mode = Mode::Off;
+    }
+
+    /// The vCPU stops where it is, with its list registers as they are: as if
+    /// it was destroyed, or the hypervisor knew nothing better.
+    pub fn stop(&self, domain: &Domain<Fake>) {
+        self.exit(domain);
+        lock(&self.0.queues).mode = Mode::Off;
+    }
+
+    fn meet_requests(&self, domain: &Domain<Fake>) {
+        for round in 0.. {
+            assert!(round < SYNCS_PER_ENTRY, "{} never gets anywhere", self.0.id);
+            if !self.0.sync_requested.swap(false, Ordering::SeqCst) {
+                return;
+            }
+            self.0.syncs.fetch_add(1, Ordering::Relaxed);
+            domain.sync(self.0.id);
+        }
     }
 
     /// The guest switches the vCPU on: the vGIC empties its queues, then asks

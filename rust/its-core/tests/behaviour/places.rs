@@ -2,6 +2,8 @@
 //! Everything that can happen to a pending LPI, in every place where one can
 //! be.
 
+use std::sync::Arc;
+
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
 use its_arch::{Command, Lpi};
 use its_testkit::vcpu::Place;
@@ -570,19 +572,39 @@ fn a_disable_that_nobody_is_told_of_takes_effect_where_it_is_cheap() {
 
 // ---- vCPUs off and on ----
 
+/// A vCPU goes off in the way that Xen does it, or stops with its list
+/// registers as they are.
+fn off(m: &Machine, clean: bool) {
+    if clean {
+        m.vcpus[0].power_off(&m.domain);
+    } else {
+        m.vcpus[0].stop(&m.domain);
+    }
+}
+
+/// How often the guest takes the LPI on a vCPU.
+fn mine(m: &Machine, vcpu: usize) -> usize {
+    m.drain(vcpu).into_iter().filter(|lpi| *lpi == LPI).count()
+}
+
+/// Every place, for a vCPU that goes off in either way.
+fn places_of_off() -> impl Iterator<Item = (At, bool)> {
+    ALL.into_iter().flat_map(|at| [(at, true), (at, false)])
+}
+
 #[test]
 fn off_and_on_keeps_it() {
-    for at in ALL {
+    for (at, clean) in places_of_off() {
         let m = at.machine();
-        m.vcpus[0].power_off(&m.domain);
+        off(&m, clean);
         m.expect(&[], &[]);
         m.vcpus[0].power_on(&m.domain);
         let got = m.drain(0);
         let mine = got.iter().filter(|lpi| **lpi == LPI).count();
-        assert_eq!(mine, at.once(), "{at:?}");
-        assert_eq!(got.len() - mine, if at == At::Ready { 16 } else { 0 }, "{at:?}");
+        assert_eq!(mine, at.once(), "{at:?} {clean}");
+        assert_eq!(got.len() - mine, if at == At::Ready { 16 } else { 0 }, "{at:?} {clean}");
         enable(&m);
-        assert_eq!(m.drain(0).len(), usize::from(at == At::Dormant), "{at:?}");
+        assert_eq!(m.drain(0).len(), usize::from(at == At::Dormant), "{at:?} {clean}");
         m.fire(5, 0);
         m.expect(&[LPI], &[]);
         assert_eq!(m.stat("slots"), 0);
@@ -592,39 +614,39 @@ fn off_and_on_keeps_it() {
 
 #[test]
 fn it_fires_while_the_vcpu_is_off() {
-    for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+    for (at, clean) in places_of_off().filter(|(at, _)| *at != At::Dormant) {
         let m = at.machine();
-        m.vcpus[0].power_off(&m.domain);
+        off(&m, clean);
         m.fire(5, 0);
         m.fire(5, 0);
         m.vcpus[0].power_on(&m.domain);
-        let mine = m.drain(0).into_iter().filter(|lpi| *lpi == LPI).count();
-        assert_eq!(mine, 1, "{at:?}");
+        assert_eq!(mine(&m, 0), 1, "{at:?} {clean}");
         m.destroy();
     }
 }
 
 #[test]
 fn moved_away_from_a_vcpu_that_is_off() {
-    for at in ALL {
-        for mover in [cmd::movi(5, 0, 1), cmd::mapc(0, 1)] {
+    for (at, clean) in places_of_off() {
+        for mover in [cmd::movi(5, 0, 1), cmd::mapc(0, 1), cmd::movall(0, 1)] {
             let m = at.machine();
-            m.vcpus[0].power_off(&m.domain);
+            off(&m, clean);
             m.ok(mover);
-            let mine = |vcpu| m.drain(vcpu).into_iter().filter(|lpi| *lpi == LPI).count();
-            // What is in a list register of a vCPU that is off can only be
+            // What is in a list register of a vCPU that stopped can only be
             // had when it is on again.
-            let early = mine(1);
+            let early = mine(&m, 1);
+            if clean || matches!(at, At::Ready | At::Queued) {
+                assert_eq!(early, at.once(), "{at:?} {clean} {mover:?}");
+            }
             m.vcpus[0].power_on(&m.domain);
             m.settle();
-            assert_eq!(mine(0), 0, "{at:?} {mover:?}");
-            assert_eq!(early + mine(1), at.once(), "{at:?} {mover:?}");
-            if matches!(at, At::Ready | At::Queued) {
-                assert_eq!(early, at.once(), "{at:?} {mover:?}");
+            assert_eq!(mine(&m, 0), 0, "{at:?} {clean} {mover:?}");
+            assert_eq!(early + mine(&m, 1), at.once(), "{at:?} {clean} {mover:?}");
+            if !matches!(mover, Command::Movall { .. }) && at != At::Dormant {
+                m.fire(5, 0);
+                m.settle();
+                assert_eq!((mine(&m, 0), mine(&m, 1)), (0, 1), "{at:?}");
             }
-            m.fire(5, 0);
-            m.settle();
-            assert_eq!((mine(0), mine(1)), (0, usize::from(at != At::Dormant)), "{at:?}");
             m.destroy();
         }
     }
@@ -632,31 +654,72 @@ fn moved_away_from_a_vcpu_that_is_off() {
 
 #[test]
 fn cleared_on_a_vcpu_that_is_off() {
-    for at in ALL {
-        let m = at.machine();
-        m.vcpus[0].power_off(&m.domain);
-        m.ok(cmd::clear(5, 0));
-        m.vcpus[0].power_on(&m.domain);
-        enable(&m);
-        let mine = m.drain(0).into_iter().filter(|lpi| *lpi == LPI).count();
-        assert_eq!(mine, 0, "{at:?}");
-        m.destroy();
+    for (at, clean) in places_of_off() {
+        for commands in [vec![cmd::clear(5, 0)], vec![cmd::movi(5, 0, 1), cmd::clear(5, 0)]] {
+            // While it is off, or as it comes on.
+            for late in [false, true] {
+                let m = at.machine();
+                off(&m, clean);
+                let (last, first) = commands.split_last().expect("at least one");
+                m.ok_all(first);
+                if !late {
+                    m.ok(*last);
+                }
+                m.vcpus[0].power_on(&m.domain);
+                if late {
+                    m.ok(*last);
+                }
+                enable(&m);
+                let got = (mine(&m, 0), mine(&m, 1));
+                assert_eq!(got, (0, 0), "{at:?} {clean} {commands:?} {late}");
+            }
+        }
     }
 }
 
 #[test]
 fn disabled_on_a_vcpu_that_is_off() {
-    for at in ALL {
+    for (at, clean) in places_of_off() {
         let m = at.machine();
-        m.vcpus[0].power_off(&m.domain);
+        off(&m, clean);
         m.disable(LPI);
         m.ok(cmd::inv(5, 0));
         m.vcpus[0].power_on(&m.domain);
-        let mine = |vcpu| m.drain(vcpu).into_iter().filter(|lpi| *lpi == LPI).count();
-        assert_eq!(mine(0), 0, "{at:?}");
+        assert_eq!(mine(&m, 0), 0, "{at:?} {clean}");
         enable(&m);
-        assert_eq!(mine(0), usize::from(at.pending()), "{at:?}");
+        assert_eq!(mine(&m, 0), usize::from(at.pending()), "{at:?} {clean}");
         m.destroy();
+    }
+}
+
+// ---- While another CPU delivers it ----
+
+/// The guest does something right after its-core has looked up where an LPI
+/// goes, and before it has the lock of that vCPU.
+#[test]
+fn the_guest_changes_its_mind_while_an_interrupt_is_on_its_way() {
+    let cases: [(Command, &[u32], &[u32]); 6] = [
+        (cmd::movi(5, 0, 1), &[], &[LPI]),
+        (cmd::mapc(0, 1), &[], &[LPI]),
+        (cmd::mapti(5, 0, LPI, 1), &[], &[LPI]),
+        (cmd::discard(5, 0), &[], &[]),
+        (cmd::unmapd(5), &[], &[]),
+        (cmd::unmapc(0), &[], &[]),
+    ];
+    for (command, first, second) in cases {
+        let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
+        m.map(5, 1, LPI);
+        let other = Arc::clone(&m);
+        m.vcpus[0].before_lock(move || other.ok(command));
+        m.fire(5, 0);
+        m.expect(first, second);
+        // And nothing is left where it was going to be.
+        m.ok_all(&[cmd::mapc(0, 0), cmd::mapd(5, 1), cmd::mapti(5, 0, LPI, 0)]);
+        m.gicr_w64(0, GICR_INVALLR, 0);
+        m.gicr_w64(1, GICR_INVALLR, 0);
+        m.expect(&[], &[]);
+        m.fire(5, 0);
+        m.expect(&[LPI], &[]);
     }
 }
 
