@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The test bed: CPUs that do as they are told, an ITS, and what tests say to them.
+
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::boot::{self, MAX_CPUS};
+use crate::fdt::Machine;
+use crate::gic::{self, SPURIOUS, gicr};
+use crate::hw;
+use crate::its::{self, Cmd, Its, reg};
+
+/// Why a case failed: what should hold, what was seen, and what was expected.
+pub struct Fail(pub &'static str, pub u64, pub u64);
+
+/// What a case gives.
+pub enum Outcome {
+    /// All held.
+    Pass,
+    /// The machine has not what this is about.
+    Skip(&'static str),
+}
+
+/// What a case gives, or why it failed.
+pub type Verdict = Result<Outcome, Fail>;
+
+/// Fails unless the two are equal.
+pub fn equal(what: &'static str, got: impl Into<u64>, want: impl Into<u64>) -> Result<(), Fail> {
+    let (got, want) = (got.into(), want.into());
+    if got == want { Ok(()) } else { Err(Fail(what, got, want)) }
+}
+
+/// Fails unless it is true.
+pub fn check(what: &'static str, holds: bool) -> Result<(), Fail> {
+    if holds { Ok(()) } else { Err(Fail(what, 0, 1)) }
+}
+
+/// What a CPU may be told to do.
+pub type Job = fn(u64) -> u64;
+
+/// Where a CPU is told: a `Job` as an address, its argument, its result.
+struct Mailbox {
+    job: AtomicUsize,
+    argument: AtomicU64,
+    result: AtomicU64,
+    alive: AtomicU64,
+}
+
+static MAIL: [Mailbox; MAX_CPUS] = [const {
+    Mailbox {
+        job: AtomicUsize::new(0),
+        argument: AtomicU64::new(0),
+        result: AtomicU64::new(0),
+        alive: AtomicU64::new(0),
+    }
+}; MAX_CPUS];
+static REDISTRIBUTORS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
+
+/// The life of a secondary CPU.
+pub fn secondary(number: usize) -> ! {
+    gic::init_cpu(REDISTRIBUTORS[number].load(Ordering::Acquire));
+    let mail = &MAIL[number];
+    mail.alive.store(1, Ordering::Release);
+    loop {
+        let job = mail.job.load(Ordering::Acquire);
+        if job != 0 {
+            // SAFETY: only `Bed::start` stores here, a `Job`'s address.
+            let job = unsafe { core::mem::transmute::<usize, Job>(job) };
+            mail.result.store(job(mail.argument.load(Ordering::Relaxed)), Ordering::Relaxed);
+            mail.job.store(0, Ordering::Release);
+        }
+        hw::relax();
+    }
+}
+
+/// Memory for tables.
+#[repr(C, align(65536))]
+struct Arena([u8; ARENA]);
+const ARENA: usize = 12 << 20;
+static mut MEMORY: Arena = Arena([0; ARENA]);
+
+/// The bed.
+pub struct Bed {
+    /// The machine.
+    pub machine: Machine,
+    /// The ITS.
+    pub its: Its,
+    /// CPUs that run.
+    pub cpus: usize,
+    /// Their RD_base frames.
+    pub redistributors: [u64; MAX_CPUS],
+    /// Their pending tables.
+    pub pending: [u64; MAX_CPUS],
+    /// LPIs are enabled there.
+    pub enabled: [bool; MAX_CPUS],
+    /// The fuzzer's seed.
+    pub seed: u64,
+    /// How many commands the fuzzer sends.
+    pub fuzz: u64,
+    next: u64,
+}
+
+impl Bed {
+    /// Finds and starts everything. LPIs are enabled on CPUs 0 and 1 only.
+    pub fn new(machine: &Machine) -> Result<Self, Fail> {
+        check("there are a GICD, a GICR and an ITS", machine.its.1 != 0 && machine.gicrs != 0)?;
+        gic::init_distributor(machine);
+        let its = Its {
+            base: machine.its.0,
+            queue: 0,
+            devices: 0,
+            devices_size: 0,
+            collections: 0,
+            properties: 0,
+            itts: 0,
+            baser: [0; 2],
+            queue_size: 0,
+            rdbase: [0; MAX_CPUS],
+            tail: AtomicU64::new(0),
+        };
+        let mut bed = Self {
+            machine: *machine,
+            its,
+            cpus: 0,
+            redistributors: [0; MAX_CPUS],
+            pending: [0; MAX_CPUS],
+            enabled: [false; MAX_CPUS],
+            seed: 1,
+            fuzz: 100_000,
+            next: (&raw mut MEMORY) as u64,
+        };
+        bed.start_cpus()?;
+        bed.make_tables()?;
+        bed.enable_lpis(0, true);
+        if bed.cpus > 1 {
+            bed.enable_lpis(1, true);
+        }
+        Ok(bed)
+    }
+
+    fn start_cpus(&mut self) -> Result<(), Fail> {
+        let pta = self.its.read(reg::TYPER) & (1 << 19) != 0;
+        for number in 0..self.machine.ncpus.min(MAX_CPUS) {
+            let mpidr = self.machine.cpus[number];
+            let Some(frame) = gic::find_redistributor(&self.machine, mpidr) else {
+                return Err(Fail("the CPU with this MPIDR has a redistributor", mpidr, 0));
+            };
+            REDISTRIBUTORS[number].store(frame, Ordering::Release);
+            self.redistributors[number] = frame;
+            let typer = hw::read64(frame + gicr::TYPER);
+            self.its.rdbase[number] = if pta { frame >> 16 } else { (typer >> 8) & 0xffff };
+            if number == 0 {
+                gic::init_cpu(frame);
+            } else {
+                let entry = boot::secondary_address();
+                let answer = hw::psci(self.machine.hvc, 0xc400_0003, mpidr, entry, number as u64);
+                equal("CPU_ON succeeds", answer.cast_unsigned(), 0u64)?;
+                let up = its::wait(5000, || MAIL[number].alive.load(Ordering::Acquire) != 0);
+                check("a CPU that was switched on runs", up)?;
+            }
+            self.cpus = number + 1;
+        }
+        Ok(())
+    }
+
+    /// Memory, 64 KB aligned. It is zero.
+    fn memory(&mut self, size: u64) -> Result<u64, Fail> {
+        let start = (&raw mut MEMORY) as u64;
+        let at = self.next;
+        self.next += (size + 0xffff) & !0xffff;
+        check("the arena is large enough", self.next <= start + ARENA as u64)?;
+        Ok(at)
+    }
+
+    fn make_tables(&mut self) -> Result<(), Fail> {
+        let typer = self.its.read(reg::TYPER);
+        let mut entry = 8;
+        for n in 0..8 {
+            let register = reg::BASER + 8 * n;
+            let baser = self.its.read(register);
+            match (baser >> 56) & 7 {
+                1 => {
+                    self.its.baser[0] = register;
+                    entry = ((baser >> 48) & 31) + 1;
+                }
+                4 => self.its.baser[1] = register,
+                _ => {}
+            }
+        }
+        let device_bits = ((typer >> 13) & 31) + 1;
+        self.its.devices_size = ((entry << device_bits).min(4 << 20) + 0xffff) & !0xffff;
+        self.its.devices = self.memory(self.its.devices_size)?;
+        self.its.collections = self.memory(0x1_0000)?;
+        self.its.queue = self.memory(1 << 20)?;
+        self.its.itts = self.memory(1 << 20)?;
+        self.its.properties = self.memory(0x1_0000)?;
+        for cpu in 0..self.cpus {
+            self.pending[cpu] = self.memory(0x1_0000)?;
+        }
+        Ok(())
+    }
+
+    /// Enables LPIs on a CPU, with its pending table as it is unless `ptz`.
+    pub fn enable_lpis(&mut self, cpu: usize, ptz: bool) {
+        let properties = self.its.properties;
+        its::enable_lpis(self.redistributors[cpu], properties, self.pending[cpu], ptz);
+        self.enabled[cpu] = true;
+    }
+
+    /// A fresh start for a case: collection n is CPU n's, every LPI is enabled
+    /// with priority 0xa0, nothing is pending.
+    pub fn reset(&mut self) -> Result<(), Fail> {
+        let quiet = self.its.reset();
+        check("a disabled ITS becomes quiescent", quiet)?;
+        its::fill(self.its.properties, 0x2000, 0xa1a1_a1a1_a1a1_a1a1);
+        for cpu in 0..self.cpus {
+            self.its.put(its::mapc(cpu as u16, self.its.rdbase[cpu]));
+            self.its.put(its::invall(cpu as u16));
+        }
+        self.run(&[])?;
+        for cpu in 0..self.cpus {
+            self.drain(cpu);
+        }
+        Ok(())
+    }
+
+    /// Executes commands, with a SYNC for each CPU behind them.
+    pub fn run(&self, commands: &[Cmd]) -> Result<(), Fail> {
+        commands.iter().for_each(|command| self.its.put(*command));
+        for cpu in 0..self.cpus {
+            self.its.put(its::sync(self.its.rdbase[cpu]));
+        }
+        self.its.ring();
+        if self.its.wait(10_000) {
+            return Ok(());
+        }
+        let tail = self.its.tail.load(Ordering::Relaxed);
+        Err(Fail("GITS_CREADR reaches GITS_CWRITER", self.its.read(reg::CREADR), tail))
+    }
+
+    /// Has a CPU do something, and does not wait.
+    pub fn start(&self, cpu: usize, job: Job, argument: u64) {
+        MAIL[cpu].argument.store(argument, Ordering::Relaxed);
+        MAIL[cpu].job.store(job as usize, Ordering::Release);
+    }
+
+    /// Waits for a CPU, and gives its result; all ones if it does not answer.
+    pub fn finish(&self, cpu: usize) -> u64 {
+        let mail = &MAIL[cpu];
+        if its::wait(30_000, || mail.job.load(Ordering::Acquire) == 0) {
+            mail.result.load(Ordering::Relaxed)
+        } else {
+            u64::MAX
+        }
+    }
+
+    /// Has a CPU do something. CPU 0 does it here.
+    pub fn on(&self, cpu: usize, job: Job, argument: u64) -> u64 {
+        if cpu == 0 {
+            return job(argument);
+        }
+        self.start(cpu, job, argument);
+        self.finish(cpu)
+    }
+
+    /// The next interrupt that a CPU takes and ends, within a second; or 1023.
+    pub fn take(&self, cpu: usize) -> u32 {
+        self.on(cpu, take, hw::ms(1000)) as u32
+    }
+
+    /// The same, for what should not come: within a few milliseconds.
+    pub fn peek(&self, cpu: usize) -> u32 {
+        self.on(cpu, take, hw::ms(5)) as u32
+    }
+
+    /// Takes and forgets all that is pending.
+    pub fn drain(&self, cpu: usize) {
+        while self.peek(cpu) != SPURIOUS {}
+    }
+
+    /// Fails unless the CPU takes this LPI next.
+    pub fn expect(&self, cpu: usize, lpi: u32) -> Result<(), Fail> {
+        equal("the LPI is taken", self.take(cpu), lpi)
+    }
+
+    /// Fails if any CPU has something pending.
+    pub fn expect_none(&self) -> Result<(), Fail> {
+        (0..self.cpus).try_for_each(|cpu| equal("nothing is pending", self.peek(cpu), SPURIOUS))
+    }
+
+    /// Maps a device with 16 events, its ITT the one of its number.
+    pub fn device(&self, device: u32) -> Cmd {
+        its::mapd(device, self.its.itt(device), 4)
+    }
+
+    /// Whether the ITS still works: a device is mapped, fires, and is taken.
+    pub fn probe(&mut self) -> Result<(), Fail> {
+        self.reset().map_err(|why| Fail("afterwards: the ITS can be set up", why.1, why.2))?;
+        for cpu in (0..self.cpus).filter(|cpu| self.enabled[*cpu]) {
+            let (device, lpi) = (0x700 + cpu as u32, 8192 + 77 + cpu as u32);
+            let target = cpu as u16;
+            let commands =
+                [self.device(device), its::mapti(device, 3, lpi, target), its::int(device, 3)];
+            self.run(&commands)
+                .map_err(|why| Fail("afterwards: commands are executed", why.1, why.2))?;
+            self.expect(cpu, lpi)
+                .map_err(|why| Fail("afterwards: an LPI is taken", why.1, why.2))?;
+        }
+        self.expect_none()
+    }
+}
+
+/// Takes an interrupt and ends it, within so many ticks.
+fn take(ticks: u64) -> u64 {
+    let start = hw::now();
+    loop {
+        let intid = gic::acknowledge();
+        if intid != SPURIOUS {
+            gic::end(intid);
+            return intid.into();
+        }
+        if hw::now() - start > ticks {
+            return SPURIOUS.into();
+        }
+    }
+}

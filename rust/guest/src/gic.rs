@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The distributor, the redistributors and the CPU interface: as much as LPIs need.
+
+use crate::fdt::Machine;
+use crate::hw::{self, mrs, msr};
+
+/// INTID of "nothing is pending".
+pub const SPURIOUS: u32 = 1023;
+
+/// `GICR_CTLR`, `GICR_TYPER`, `GICR_PROPBASER`, `GICR_PENDBASER`, `GICR_INVLPIR`,
+/// `GICR_INVALLR` (IHI 0069, 12.11).
+pub mod gicr {
+    #![allow(missing_docs, reason = "the names are the architecture's")]
+    pub const CTLR: u64 = 0x0;
+    pub const TYPER: u64 = 0x8;
+    pub const WAKER: u64 = 0x14;
+    pub const PROPBASER: u64 = 0x70;
+    pub const PENDBASER: u64 = 0x78;
+    pub const INVLPIR: u64 = 0xa0;
+    pub const INVALLR: u64 = 0xb0;
+}
+
+/// Switches the distributor on for Group 1.
+pub fn init_distributor(machine: &Machine) {
+    let ctlr = machine.gicd.0;
+    hw::write32(ctlr, 0);
+    // ARE first: the groups may then be enabled with affinity routing.
+    hw::write32(ctlr, 1 << 4);
+    hw::write32(ctlr, (1 << 4) | 3);
+}
+
+/// The RD_base frame of the CPU with this MPIDR.
+pub fn find_redistributor(machine: &Machine, mpidr: u64) -> Option<u64> {
+    let wanted = (mpidr & 0xff_ffff) | ((mpidr >> 8) & 0xff00_0000);
+    for (start, size) in machine.gicr.iter().take(machine.gicrs) {
+        let mut frame = *start;
+        while frame + 0x2_0000 <= start + size {
+            let typer = hw::read64(frame + gicr::TYPER);
+            if typer >> 32 == wanted {
+                return Some(frame);
+            }
+            // VLPIS: two more frames.
+            frame += if typer & 2 != 0 { 0x4_0000 } else { 0x2_0000 };
+            if typer & 0x10 != 0 {
+                break;
+            }
+        }
+    }
+    None
+}
+
+/// Makes this CPU's interface take Group 1 interrupts of any priority.
+pub fn init_cpu(redistributor: u64) {
+    hw::write32(redistributor + gicr::WAKER, hw::read32(redistributor + gicr::WAKER) & !2);
+    let start = hw::now();
+    while hw::read32(redistributor + gicr::WAKER) & 4 != 0 && hw::now() - start < hw::ms(500) {}
+    msr!("S3_0_C12_C12_5", mrs!("S3_0_C12_C12_5") | 1);
+    msr!("S3_0_C12_C12_3", 0);
+    set_mask(0xff);
+    msr!("S3_0_C12_C12_7", 1);
+}
+
+/// ICC_PMR_EL1: takes interrupts that are more urgent than this.
+pub fn set_mask(priority: u64) {
+    msr!("S3_0_C4_C6_0", priority);
+}
+
+/// ICC_IAR1_EL1: the most urgent pending interrupt, taken.
+pub fn acknowledge() -> u32 {
+    let intid = mrs!("S3_0_C12_C12_0") as u32;
+    hw::barrier();
+    intid
+}
+
+/// ICC_EOIR1_EL1.
+pub fn end(intid: u32) {
+    hw::barrier();
+    msr!("S3_0_C12_C12_1", u64::from(intid));
+}
