@@ -115,7 +115,8 @@ void xen_its_vcpu_reset(const struct xen_its_domain *its,
 
 /*
  * The current vCPU `id` asked for this with `xen_its_svc_request_sync`, and
- * is about to enter the guest. Interrupts off, no lock held.
+ * is about to enter the guest, or to be descheduled. Interrupts off, no lock
+ * held.
  */
 void xen_its_sync(const struct xen_its_domain *its, uint32_t id);
 

@@ -287,7 +287,8 @@ impl<E: Env> Domain<E> {
     }
 
     /// The current vCPU `id` asked for it with `Vcpu::request_sync`, and is
-    /// about to enter the guest. Interrupts off, no lock held.
+    /// about to enter the guest, or to be descheduled. Interrupts off, no
+    /// lock held.
     pub fn sync(&self, id: VcpuId) {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
         if let Some(displaced) = redist.with(|state, vcpu| state.sync(vcpu, table)) {

@@ -186,7 +186,8 @@ pub trait Vcpu: Send + Sync {
     /// Empty the slot of a vCPU that is being reset. True: the LPI was
     /// pending.
     fn reset(&self, slot: u8) -> bool;
-    /// Have [`crate::Domain::sync`] called before the vCPU enters the guest.
+    /// Have [`crate::Domain::sync`] called before the vCPU enters the guest,
+    /// sleeps or goes off.
     fn request_sync(&self);
     /// Make the vCPU look at its queues. Its vGIC lock is not held.
     fn kick(&self);

@@ -10,10 +10,11 @@
 //! held:
 //!
 //! 1. a virtual ITS's registers and queue ([`vits::Vits`])
-//! 2. the domain's device map, or what its redistributors share ([`Domain`])
-//! 3. the host's LPI allocator ([`host::lpi::HostLpis`]), or a host ITS's
+//! 2. what the domain's redistributors share ([`Domain`])
+//! 3. the domain's device map ([`Domain`])
+//! 4. the host's LPI allocator ([`host::lpi::HostLpis`]), or a host ITS's
 //!    command queue ([`host::queue::Queue`])
-//! 4. one vCPU's vGIC lock ([`redist::Redist`]); never two of them
+//! 5. one vCPU's vGIC lock ([`redist::Redist`]); never two of them
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -241,7 +241,8 @@ pub extern "C" fn xen_its_vcpu_reset(its: &XenItsDomain, mut locked: VgicHeld, i
 }
 
 /// The current vCPU `id` asked for this with `xen_its_svc_request_sync`, and
-/// is about to enter the guest. Interrupts off, no lock held.
+/// is about to enter the guest, or to be descheduled. Interrupts off, no lock
+/// held.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_sync(its: &XenItsDomain, id: u32) {
     if let Ok(id) = vcpu_id(id) {
