@@ -345,6 +345,25 @@ fn a_creadr_that_makes_no_sense_is_an_error() {
 }
 
 #[test]
+fn a_creadr_that_went_back_is_no_progress() {
+    // An ITS that was reset starts over at 0: what it says it has executed
+    // was never submitted.
+    let world = World::current();
+    let (host, its) = config(4096).host().expect("memory");
+    let first = map(&host, 1, 32).expect("the ITS works");
+    its[0].set_pace(Pace::Hang(0));
+    its[0].set_garbage(Some(0));
+    assert_eq!(map(&host, 2, 32).err(), Some(Error::Confused));
+    let log = world.take_log();
+    assert!(log[0].1.contains("impossible GITS_CREADR"), "{log:?}");
+    assert_eq!(host.its(0).expect("there").abandoned(), 1);
+    its[0].set_garbage(None);
+    its[0].set_pace(Pace::Immediate);
+    host.unmap_device(first);
+    assert_eq!(host.its(0).expect("there").abandoned(), 1, "it works again");
+}
+
+#[test]
 fn a_table_that_cannot_be_had_maps_nothing() {
     let world = World::current();
     let (host, its) = config(4096).host().expect("memory");
