@@ -30,8 +30,9 @@ class DeviceLists(unittest.TestCase):
 
     def test_mistakes(self):
         for text in ("nvm=1", "nvme=x", "nvme=-1", "nvme=1000", "queues=4"):
-            with self.subTest(text), self.assertRaises(StepError):
+            with self.subTest(text), self.assertRaises(StepError) as caught:
                 devices.parse(text)
+            self.assertEqual(caught.exception.status, 2, "as --help says of wrong options")
 
     def test_arguments(self):
         args = " ".join(devices.parse("nvme=2,queues=8,virtio-net=1").arguments([Path("/s")]))

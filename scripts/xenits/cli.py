@@ -207,7 +207,7 @@ def main(argv: list[str]) -> int:
         return commands[argv[0]](argv[1:])
     except StepError as error:
         print(f"\n{error.render()}", file=sys.stderr)
-        return 1
+        return error.status
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)
         return 130

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import StepError
+from .errors import UsageError
 
 NVME_BYTES = 64 << 20
 IVSHMEM_VECTORS = 128
@@ -59,14 +59,14 @@ def parse(text: str) -> Devices:
     for item in text.split(","):
         name, _, value = item.strip().partition("=")
         if name not in names:
-            raise StepError(f"--devices: no device '{name}'", hint="known are nvme, queues, virtio-net and ivshmem.")
+            raise UsageError(f"--devices: no device '{name}'", hint="known are nvme, queues, virtio-net and ivshmem.")
         try:
             count = int(value) if value else 1
         except ValueError:
-            raise StepError(f"--devices: '{value}' is no number of {name}") from None
+            raise UsageError(f"--devices: '{value}' is no number of {name}") from None
         if not 0 <= count <= (64 if name == "queues" else MOST):
-            raise StepError(f"--devices: {count} is too many {name}")
+            raise UsageError(f"--devices: {count} is too many {name}")
         setattr(devices, names[name], count)
     if devices.queues and not devices.nvme:
-        raise StepError("--devices: queues=M belongs to nvme", hint="for example --devices nvme=4,queues=64")
+        raise UsageError("--devices: queues=M belongs to nvme", hint="for example --devices nvme=4,queues=64")
     return devices

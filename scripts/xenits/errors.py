@@ -10,8 +10,10 @@ class StepError(Exception):
     """A step failed in a way that the user can act on.
 
     `log` is the file with all of the output, `lines` the part of it that matters,
-    and `hint` says what to do.
+    and `hint` says what to do. `status` is what the command ends with.
     """
+
+    status = 1
 
     def __init__(
         self,
@@ -36,3 +38,9 @@ class StepError(Exception):
         if self.hint:
             out.append(f"  what to do: {self.hint}")
         return "\n".join(out)
+
+
+class UsageError(StepError):
+    """The options make no sense."""
+
+    status = 2
