@@ -116,6 +116,7 @@ impl Bed {
             queue_size: 0,
             rdbase: [0; MAX_CPUS],
             tail: AtomicU64::new(0),
+            mapped: [const { AtomicU64::new(0) }; 128],
         };
         let mut bed = Self {
             machine: *machine,
@@ -217,9 +218,7 @@ impl Bed {
             self.its.put(its::invall(cpu as u16));
         }
         self.run(&[])?;
-        for cpu in 0..self.cpus {
-            self.drain(cpu);
-        }
+        self.drain_all();
         Ok(())
     }
 
@@ -282,9 +281,27 @@ impl Bed {
         equal("the LPI is taken", self.take(cpu), lpi)
     }
 
+    /// Takes and forgets all that is pending, on all CPUs.
+    pub fn drain_all(&self) {
+        for _ in 0..10_000 {
+            if self.peek_all().iter().all(|lpi| *lpi == SPURIOUS) {
+                return;
+            }
+        }
+    }
+
+    /// `peek()` for all CPUs at once.
+    fn peek_all(&self) -> [u32; MAX_CPUS] {
+        let mut taken = [SPURIOUS; MAX_CPUS];
+        (1..self.cpus).for_each(|cpu| self.start(cpu, take, hw::ms(5)));
+        taken[0] = self.peek(0);
+        (1..self.cpus).for_each(|cpu| taken[cpu] = self.finish(cpu) as u32);
+        taken
+    }
+
     /// Fails if any CPU has something pending.
     pub fn expect_none(&self) -> Result<(), Fail> {
-        (0..self.cpus).try_for_each(|cpu| equal("nothing is pending", self.peek(cpu), SPURIOUS))
+        self.peek_all().iter().try_for_each(|lpi| equal("nothing is pending", *lpi, SPURIOUS))
     }
 
     /// Maps a device with 16 events, its ITT the one of its number.

@@ -133,7 +133,9 @@ pub fn mmu_on() {
     msr!("sctlr_el1", 0x30d0_0800 | (1 << 12) | (1 << 2) | 1);
 }
 
-/// A data abort is expected: it is noted and the access left out.
+/// A data abort may come: an access is then left out, and no harm is done.
 pub static EXPECTED: AtomicBool = AtomicBool::new(false);
-/// Data aborts that were expected and came.
+/// Data aborts that came all the same.
 pub static ABORTS: AtomicU64 = AtomicU64::new(0);
+/// The address of the last of these.
+pub static ABORT_AT: AtomicU64 = AtomicU64::new(0);

@@ -111,6 +111,8 @@ pub struct Its {
     pub rdbase: [u64; crate::boot::MAX_CPUS],
     /// Where the next command goes.
     pub tail: AtomicU64,
+    /// Devices that were mapped, a bit for each of the first 8192.
+    pub mapped: [AtomicU64; 128],
 }
 
 /// A block of memory at `address` becomes zero.
@@ -171,6 +173,7 @@ impl Its {
 
     /// Sets everything up from the start: nothing is mapped, empty tables.
     pub fn reset(&mut self) -> bool {
+        self.unmap_devices();
         let quiet = self.disable();
         self.set_table(0, self.devices, self.devices_size, false);
         self.set_table(1, self.collections, 0x1_0000, false);
@@ -184,8 +187,35 @@ impl Its {
         quiet
     }
 
+    /// Unmaps what a case has left mapped: an ITS may keep devices when
+    /// GITS_BASER.Valid is cleared. If commands can be executed at all.
+    fn unmap_devices(&self) {
+        let on = hw::read32(self.base + reg::CTLR) & 1 != 0;
+        let own = self.read(reg::CBASER) & 0x000f_ffff_ffff_f000 == self.queue;
+        let idle = self.read(reg::CREADR) == self.tail.load(Ordering::Relaxed);
+        for (n, word) in (0..).zip(&self.mapped) {
+            let bits = word.swap(0, Ordering::Relaxed);
+            if on && own && idle {
+                (0..64).filter(|b| bits & (1 << b) != 0).for_each(|b| self.put(unmapd(n * 64 + b)));
+            }
+        }
+        if on && own && idle {
+            self.ring();
+            self.wait(1000);
+        }
+    }
+
     /// Puts a command into the queue; the ITS is not told yet.
     pub fn put(&self, command: Cmd) {
+        let device = (command[0] >> 32) as usize;
+        if let (8, Some(word)) = (command[0] & 0xff, self.mapped.get(device / 64)) {
+            let bit = 1 << (device % 64);
+            if command[2] & VALID != 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
+            } else {
+                word.fetch_and(!bit, Ordering::Relaxed);
+            }
+        }
         let tail = self.tail.load(Ordering::Relaxed);
         for (at, word) in (self.queue + tail..).step_by(8).zip(command) {
             // SAFETY: the queue is memory of the arena.
@@ -240,7 +270,7 @@ pub fn wait(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
 
 /// Gives a redistributor its LPI tables, and enables LPIs there (IHI 0069, 12.11).
 pub fn enable_lpis(redistributor: u64, properties: u64, pending: u64, ptz: bool) {
-    hw::write64(redistributor + gicr::PROPBASER, properties | (1 << 10) | (7 << 7) | 13);
+    hw::write64(redistributor + gicr::PROPBASER, properties | (1 << 10) | (7 << 7) | 14);
     let ptz = if ptz { 1 << 62 } else { 0 };
     hw::write64(redistributor + gicr::PENDBASER, pending | (1 << 10) | (7 << 7) | ptz);
     hw::write32(redistributor + gicr::CTLR, 1);

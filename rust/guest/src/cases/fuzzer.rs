@@ -75,9 +75,7 @@ fn fuzz(bed: &mut Bed) -> Verdict {
         let cpu = random.below(bed.cpus as u64) as usize;
         taken += u64::from(bed.on(cpu, |_| quick(), 0) != 0);
     }
-    for cpu in 0..bed.cpus {
-        bed.drain(cpu);
-    }
+    bed.drain_all();
     say!("# fuzz-commands: {sent} commands, {taken} times LPIs were taken");
     bed.probe()?;
     Ok(Pass)

@@ -8,7 +8,9 @@ mod hostile;
 mod lpis;
 mod registers;
 
-use crate::bed::{Bed, Outcome, Verdict};
+use core::sync::atomic::Ordering;
+
+use crate::bed::{Bed, Fail, Outcome, Verdict};
 use crate::console::say;
 use crate::fdt::Machine;
 use crate::hw;
@@ -71,7 +73,14 @@ pub fn run(machine: &Machine) {
             continue;
         }
         say!("# start {n} {name}");
-        let verdict = bed.reset().and_then(|()| case(&mut bed));
+        let verdict = bed.reset().and_then(|()| case(&mut bed)).and_then(|outcome| {
+            let at = hw::ABORT_AT.load(Ordering::Relaxed).wrapping_sub(bed.its.base);
+            match hw::ABORTS.swap(0, Ordering::Relaxed) {
+                0 => Ok(outcome),
+                _ => Err(Fail("a data abort at this offset of the ITS", at, 0)),
+            }
+        });
+        hw::ABORTS.store(0, Ordering::Relaxed);
         match verdict {
             Ok(Outcome::Pass) => say!("ok {n} - {name}"),
             Ok(Outcome::Skip(why)) => say!("ok {n} - {name} # SKIP {why}"),
