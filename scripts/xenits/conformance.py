@@ -41,6 +41,12 @@ KNOWN: list[tuple[str, str, str]] = [
     # (column, case, why)
     ("c", "baser-page-size-64k", "the C version resets Page_Size to 4 KB"),
     ("c", "typer-readonly", "the C version ends a write of 64 bits to GITS_TYPER in a data abort"),
+    ("c", "enable-with-queued", "its GITS_CTLR write executes no commands; they wait for GITS_CWRITER"),
+    ("c", "disabled-executes-nothing", "its GITS_CTLR write executes no commands; they wait for GITS_CWRITER"),
+    ("c", "cwriter-halves", "it says that it is not quiescent while a disabled ITS has commands queued"),
+    ("c", "mapc-remap-routes", "each LPI keeps the vCPU that its collection had at MAPTI"),
+    ("c", "movi-moves-pending", "MOVI leaves an LPI that is pending where it is"),
+    ("c", "disabled-pending-moves", "MOVI leaves an LPI that is pending where it is"),
     ("c", "movall-*", "the C version ignores MOVALL"),
     ("c", "pending-table-ptz0", "the C version never reads the pending table"),
     ("native", "creadr-readonly", "QEMU lets GITS_CREADR be written"),

@@ -210,8 +210,8 @@ impl Bed {
     /// A fresh start for a case: collection n is CPU n's, every LPI is enabled
     /// with priority 0xa0, nothing is pending.
     pub fn reset(&mut self) -> Result<(), Fail> {
-        let quiet = self.its.reset();
-        check("a disabled ITS becomes quiescent", quiet)?;
+        // Whether it became quiescent is a case of its own, and no other's fault.
+        self.its.reset();
         its::fill(self.its.properties, 0x2000, 0xa1a1_a1a1_a1a1_a1a1);
         for cpu in 0..self.cpus {
             self.its.put(its::mapc(cpu as u16, self.its.rdbase[cpu]));

@@ -142,7 +142,7 @@ impl Its {
     /// Switches it off, and waits until it is quiescent. False if it never is.
     pub fn disable(&self) -> bool {
         hw::write32(self.base + reg::CTLR, 0);
-        wait(10_000, || hw::read32(self.base + reg::CTLR) & 0x8000_0000 != 0)
+        wait(2000, || hw::read32(self.base + reg::CTLR) & 0x8000_0000 != 0)
     }
 
     /// Switches it on.

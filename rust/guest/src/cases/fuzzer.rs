@@ -61,7 +61,13 @@ fn fuzz(bed: &mut Bed) -> Verdict {
     let mut random = Random(bed.seed);
     say!("# fuzz-commands: its.seed={:#x} its.fuzz={}", bed.seed, bed.fuzz);
     let (mut sent, mut taken) = (0, 0u64);
+    let mut told = 0;
     while sent < bed.fuzz {
+        // Keeps the watchdog content, which minds silence.
+        if sent - told >= 10_000 {
+            told = sent;
+            say!("#progress {sent}");
+        }
         let batch = 1 + random.below(64);
         for _ in 0..batch {
             let command = command(bed, &mut random);

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The runner of the bare-metal guest, on recorded text."""
+
+import unittest
+from pathlib import Path
+
+from xenits import conformance
+from xenits.conformance import Column, Outcome, Serial, command, failures, render
+
+GOOD = """\
+(XEN) Xen version 4.20.4-pre
+TAP version 13
+1..3
+# 4 CPUs, under Xen
+# start 1 iidr-readonly
+ok 1 - iidr-readonly\r
+# start 2 disabled-until-invlpir
+ok 2 - disabled-until-invlpir # SKIP the redistributor has no GICR_INV*
+# start 3 movi-routes
+not ok 3 - movi-routes # the LPI is taken: 0x3ff, not 0x20d0
+XENITS-GUEST: done
+"""
+
+
+def read(text: str) -> Serial:
+    """A console that said this."""
+    serial = Serial()
+    for line in text.splitlines():
+        serial.feed(line)
+    return serial
+
+
+def column(**cases: str) -> Column:
+    """Ours, with these results."""
+    return Column("rust", plan=len(cases), cases={k: Outcome(v) for k, v in cases.items()}, done=True)
+
+
+class Reading(unittest.TestCase):
+    """What the guest says."""
+
+    def test_each_kind_of_result(self) -> None:
+        serial = read(GOOD)
+        self.assertEqual([o.word for _, _, o in serial.results], ["ok", "skip", "FAIL"])
+        self.assertEqual(serial.results[2][2].why, "the LPI is taken: 0x3ff, not 0x20d0")
+        self.assertEqual((serial.plan, serial.done, serial.started), (3, True, None))
+
+    def test_a_case_without_an_end_is_known_by_name(self) -> None:
+        serial = read(GOOD.split("not ok 3")[0])
+        self.assertEqual(serial.started, (3, "movi-routes"))
+        self.assertFalse(serial.done)
+
+    def test_a_bail_out_is_kept(self) -> None:
+        self.assertIn("exception 4", read("Bail out! exception 4 on CPU 0: ESR 0x96000000").bail)
+
+    def test_a_crash_of_xen_is_seen(self) -> None:
+        self.assertTrue(read("(XEN) Panic on CPU 0:").xen.crashes)
+
+
+class Judging(unittest.TestCase):
+    """What ours is failed for."""
+
+    def test_good(self) -> None:
+        self.assertEqual(failures(column(a="ok", b="skip")), [])
+
+    def test_each_bad_result_fails(self) -> None:
+        for word in ("FAIL", "CRASH", "HANG"):
+            with self.subTest(word):
+                self.assertEqual(len(failures(column(a="ok", b=word))), 1)
+
+    def test_missing_cases_fail(self) -> None:
+        short = column(a="ok")
+        short.plan = 2
+        self.assertEqual(failures(short), ["1 of 2 cases did not run"])
+
+    def test_nothing_at_all_fails(self) -> None:
+        self.assertIn("no case ran", failures(Column("rust")))
+
+    def test_an_early_end_fails(self) -> None:
+        early = column(a="ok")
+        early.done = False
+        self.assertEqual(failures(early), ["the guest did not get to its end"])
+
+    def test_differences_are_explained_or_said_to_be_open(self) -> None:
+        other = column(**{"creadr-readonly": "FAIL", "unheard-of": "FAIL"})
+        other.name, other.order = "native", list(other.cases)
+        text = render([other])
+        self.assertIn("known: QEMU lets GITS_CREADR be written", text)
+        self.assertIn("nobody has looked into it yet", text)
+
+
+class Booting(unittest.TestCase):
+    """What QEMU is told."""
+
+    def test_native_has_no_virtualisation(self) -> None:
+        native = command("native", Path("/g"), None, "its.test=*", Path("/e"))
+        self.assertIn("virt,gic-version=3,its=on", native)
+
+    def test_commas_of_a_list_are_doubled_for_the_loader(self) -> None:
+        xen = command("rust", Path("/g"), Path("/x"), "its.test=a,b", Path("/e"))
+        self.assertIn("its.test=a,,b", " ".join(xen))
+
+    def test_each_known_difference_is_of_another_its_than_ours(self) -> None:
+        for where, _, why in conformance.KNOWN:
+            self.assertIn(where, ("c", "native"))
+            self.assertTrue(why)
+
+
+if __name__ == "__main__":
+    unittest.main()
