@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, costs, gates, host_tests, ivshmem, packages, pipeline, qemu, report, suite
+from . import boots, conformance, costs, gates, host_tests, ivshmem, packages, pipeline, qemu, report, suite
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -170,7 +170,7 @@ def test_parser() -> argparse.ArgumentParser:
 def test_command(argv: list[str]) -> int:
     """``scripts/test``."""
     args = test_parser().parse_args(argv)
-    cases = [*host_tests.cases(), *gates.cases(), *boots.cases(), *costs.cases()]
+    cases = [*host_tests.cases(), *gates.cases(), *boots.cases(), *conformance.cases(), *costs.cases()]
     chosen = suite.choose(cases, args.filter, args.quick)
     if not chosen:
         raise StepError(f"no test matches '{args.filter}'", hint="scripts/test --list names them all.")

@@ -17,7 +17,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from . import packages, pipeline, qemu, rust
@@ -27,12 +29,19 @@ from .layout import REPO, new_run_dir
 from .processes import die_with_parent
 from .shell import run
 from .steps import Steps
+from .suite import Case, Context, Result
 
 GUEST = REPO / "rust/guest"
 COLUMNS = ("rust", "c", "native")
 CPUS = 4
 QUIET_LIMIT_S = 150.0
 """A boot that says nothing for so long hangs: the longest silence allowed is that of one case."""
+
+TESTED_FUZZ = 2000
+"""Random commands for each run that ``scripts/test`` makes."""
+
+TESTED_LIMIT_S = 600.0
+"""After that such a run hangs."""
 
 MAX_BOOTS = 12
 """After a crash the cases behind the one that crashed get another boot, up to so many."""
@@ -272,6 +281,38 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--fuzz", type=int, default=100_000, metavar="N", help="random commands (default: 100000)")
     made.add_argument("--timeout", type=float, default=600, metavar="S", help="stop a boot after that (default: 600)")
     return made
+
+
+def _tested(context: Context, debug: bool) -> list[Result]:
+    """All cases on ours, one result each."""
+    folder = context.logs / "xen-build"
+    folder.mkdir()
+    pipeline.build_xen(pipeline.Options(debug=debug), Steps(pipeline.BUILD_STEPS, folder, quiet=True), with_qemu=True)
+    guest = context.logs / "guest.img"
+    build_guest(context.log, guest)
+    bootargs = f"its.test=* its.seed=1 its.fuzz={TESTED_FUZZ}"
+    column = run_column("rust", guest, folder / "xen", bootargs, context.logs, TESTED_LIMIT_S)
+    (context.logs / "report.log").write_text(render([column]) + "\n", encoding="utf-8")
+    name = f"guest/rust/{'debug' if debug else 'release'}"
+    results = [
+        Result(
+            f"{name}/{case}",
+            problems=() if o.word in ("ok", "skip") else (f"{o.word} {o.why}",),
+            skipped=(o.why or "the guest says so") if o.word == "skip" else "",
+        )
+        for case, o in column.cases.items()
+    ]
+    whole = [why for why in failures(column) if why.partition(":")[0] not in column.cases]
+    note = "\n".join(note for note in column.notes if "gap" in note)
+    return [*results, Result(name, problems=tuple(whole), remark=f"{len(column.cases)} cases", note=note)]
+
+
+def cases() -> Iterable[Case]:
+    """The guest on ours, for ``scripts/test``."""
+    for debug in (True, False):
+        kind = "debug" if debug else "release"
+        about = f"the bare-metal guest drives the Rust ITS ({kind} build)"
+        yield Case(f"guest/rust/{kind}", about, partial(_tested, debug=debug), quick=False)
 
 
 def main(argv: list[str]) -> int:
