@@ -141,6 +141,12 @@ def cases() -> Iterable[Case]:
         if manifest not in DOM0_ONLY:
             yield Case(f"rust/clippy/{rust.XEN_TARGET}", "cargo clippy for what is linked into Xen", _clippy_xen)
         yield Case(f"rust/test/{place}", "cargo test", partial(_cargo_test, manifest=manifest))
+    # The guest runs on bare metal only.
+    guest = ("--manifest-path", str(REPO / "rust/guest/Cargo.toml"))
+    fmt = ("fmt", "--all", *guest, "--", "--check")
+    yield Case("rust/fmt/guest", "cargo fmt --check", partial(_cargo, words=fmt))
+    clippy = ("clippy", "--target", rust.XEN_TARGET, *guest, "--", "-D", "warnings")
+    yield Case("rust/clippy/guest", "cargo clippy", partial(_cargo, words=clippy))
     for folder in PYTHON_TESTS:
         if (REPO / folder).is_dir():
             name = folder.removesuffix("/tests").replace("/", "-")

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("movi-moves-pending", movi_pending),
     ("movall-moves-pending", movall_pending),
     ("movall-moves-disabled-pending", movall_disabled),
+    ("movall-leaves-mappings", movall_alone),
     ("discard-unmaps", discard_unmaps),
     ("discard-drops-pending", discard_pending),
     ("discard-then-mapti", discard_mapti),
@@ -194,6 +195,21 @@ fn movall_disabled(bed: &mut Bed) -> Verdict {
     bed.its.property(L, 0xa1);
     bed.run(&[its::inv(D, 1)])?;
     bed.expect(1, L)?;
+    Ok(Pass)
+}
+
+/// Without a MAPC it is MOVALL alone that moves what is pending, and only that.
+fn movall_alone(bed: &mut Bed) -> Verdict {
+    if !two(bed) {
+        return Ok(ONE);
+    }
+    mapped(bed, 0)?;
+    let [from, to] = [bed.its.rdbase[0], bed.its.rdbase[1]];
+    bed.run(&[its::int(D, 1), its::movall(from, to)])?;
+    bed.expect(1, L)?;
+    bed.expect_none()?;
+    bed.run(&[its::int(D, 1)])?;
+    bed.expect(0, L)?;
     Ok(Pass)
 }
 
