@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! One guest: its devices, its virtual LPIs, its redistributors.
+//!
+//! * `deliver`: an LPI on its way to its vCPU
+//! * `moves`: collections, and what changes where an LPI is pending
+//! * `devices`: devices and their events
+//! * `lpis`: enabling LPIs
+
+mod deliver;
+mod devices;
+mod lpis;
+mod moves;
+
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+use its_arch::gicr::PropBaser;
+use its_arch::{IdBits, VcpuId};
+
+use crate::Error;
+use crate::device::{Device, DeviceKey};
+use crate::env::{Env, Lock, Once, VgicLock};
+use crate::host::Host;
+use crate::redist::Redist;
+use crate::sorted::SortedMap;
+use crate::vits::Vits;
+use crate::vlpi::{PropertyTable, VlpiTable};
+
+/// Collections of one virtual ITS: more than one for each vCPU, as
+/// GITS_TYPER.HCC = 0 promises (IHI 0069, GITS_TYPER).
+pub const COLLECTIONS: u16 = 256;
+/// Bits of a CollectionId.
+pub(crate) const COLLECTION_BITS: u8 = 8;
+/// A collection that is mapped to no vCPU.
+const UNMAPPED: u16 = u16::MAX;
+
+/// What a domain is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct DomainConfig {
+    /// The hypervisor's number for it.
+    pub id: u16,
+    /// vCPUs at most.
+    pub vcpus: u16,
+    /// INTID bits that the guest is told of.
+    pub id_bits: IdBits,
+    /// It owns the machine's devices: its MAPD maps a device that no
+    /// hypercall has announced.
+    pub hardware: bool,
+    /// How many virtual ITSes: number `n` stands for host ITS `n`.
+    pub vits: usize,
+}
+
+/// What the redistributors share.
+struct Common {
+    propbaser: PropBaser,
+    /// LPIs are enabled somewhere: PROPBASER is fixed.
+    enabled: bool,
+}
+
+/// One guest.
+pub struct Domain<E: Env> {
+    pub(crate) config: DomainConfig,
+    pub(crate) guest: E::Guest,
+    pub(crate) vits: E::Buf<Vits<E>>,
+    pub(crate) vlpis: VlpiTable<E>,
+    devices: E::Lock<SortedMap<DeviceKey, Device<E>, E>>,
+    /// vCPU of each collection, all virtual ITSes in a row. Written under the
+    /// device map lock.
+    collections: E::Buf<AtomicU16>,
+    pub(crate) redists: E::Buf<Redist<E>>,
+    common: E::Lock<Common>,
+    properties: E::Once<PropertyTable<E>>,
+    /// LPIs may be pending on a vCPU that they are not mapped to: MOVALL took
+    /// them there, or their collection was unmapped.
+    strays: AtomicBool,
+    /// LPIs that fired with no vCPU to go to.
+    unrouted: AtomicU64,
+}
+
+impl<E: Env> Domain<E> {
+    /// A domain without devices, whose vCPUs are yet to come.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`], [`Error::OutOfRange`], [`Error::NotFound`] when
+    /// the host has fewer ITSes.
+    pub fn new(host: &Host<E>, guest: E::Guest, config: DomainConfig) -> Result<Self, Error> {
+        for its in 0..config.vits {
+            host.its(its)?;
+        }
+        let collections = config.vits.checked_mul(COLLECTIONS.into()).ok_or(Error::OutOfRange)?;
+        if u16::try_from(collections).is_err() {
+            return Err(Error::OutOfRange);
+        }
+        Ok(Self {
+            config,
+            guest,
+            vits: E::alloc(config.vits, |index| Vits::new(host, index))?,
+            vlpis: VlpiTable::new(config.id_bits)?,
+            devices: E::Lock::new(SortedMap::new()),
+            collections: E::alloc(collections, |_| AtomicU16::new(UNMAPPED))?,
+            redists: E::alloc(config.vcpus.into(), |_| Redist::new())?,
+            common: E::Lock::new(Common { propbaser: PropBaser::new(), enabled: false }),
+            properties: E::Once::new(),
+            strays: AtomicBool::new(false),
+            unrouted: AtomicU64::new(0),
+        })
+    }
+
+    /// What it is made of.
+    pub fn config(&self) -> &DomainConfig {
+        &self.config
+    }
+
+    /// A vCPU has been created.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::Exists`].
+    pub fn add_vcpu(&self, id: VcpuId, vcpu: E::Vcpu) -> Result<(), Error> {
+        let redist = self.redist(id).ok_or(Error::OutOfRange)?;
+        redist.lock.set(E::VgicLock::new(vcpu, None)).map_err(|_| Error::Exists)
+    }
+
+    #[inline]
+    pub(crate) fn redist(&self, id: VcpuId) -> Option<&Redist<E>> {
+        self.redists.get(usize::from(id.get()))
+    }
+
+    /// Is there such a vCPU?
+    pub(crate) fn has_vcpu(&self, id: u64) -> Option<VcpuId> {
+        let id = VcpuId::new(u16::try_from(id).ok()?);
+        self.redist(id)?.lock.get().map(|_| id)
+    }
+
+    /// Give back all that refers to the host or to the guest's memory. The
+    /// domain is dying, and no vCPU of it runs any more. May be called again.
+    pub fn relinquish(&self, host: &Host<E>) {
+        self.remove_all_devices(host);
+        for redist in self.redists.iter() {
+            if let Some(lock) = redist.lock.get() {
+                // Freed after the lock is released, which has interrupts off.
+                let gone = lock.lock().take();
+                drop(gone);
+            }
+        }
+        // Whoever reads a property does so with the state just dropped.
+        if let Some(table) = self.properties.get() {
+            table.release();
+        }
+    }
+
+    /// LPIs that fired with no vCPU to go to.
+    pub(crate) fn unrouted(&self) -> u64 {
+        self.unrouted.load(Ordering::Relaxed)
+    }
+
+    /// The guest's configuration table, once LPIs are enabled.
+    pub(crate) fn properties(&self) -> Option<&PropertyTable<E>> {
+        self.properties.get()
+    }
+}
