@@ -166,14 +166,18 @@ int32_t xen_its_gicr_write(const struct xen_its_domain *its,
 
 /*
  * Assign the device that host ITS `vits` knows as `device`, with `events`
- * events at least, to the domain. -EEXIST when it has been before.
+ * events at least, to the domain. One that is assigned already is shared:
+ * functions with the same DeviceID announce it one by one.
  */
 int32_t xen_its_device_add(const struct xen_its_domain *its,
                            uint32_t vits,
                            uint32_t device,
                            uint32_t events);
 
-/* Take it away again. -ENOENT when it is not the domain's. */
+/*
+ * Take it away again, or one of the functions that share it. -ENOENT when it
+ * is not the domain's.
+ */
 int32_t xen_its_device_remove(const struct xen_its_domain *its,
                               uint32_t vits,
                               uint32_t device);

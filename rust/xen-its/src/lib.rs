@@ -319,7 +319,8 @@ pub extern "C" fn xen_its_gicr_write(
 // ---- Devices ----
 
 /// Assign the device that host ITS `vits` knows as `device`, with `events`
-/// events at least, to the domain. -EEXIST when it has been before.
+/// events at least, to the domain. One that is assigned already is shared:
+/// functions with the same DeviceID announce it one by one.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_device_add(
     its: &XenItsDomain,
@@ -331,7 +332,8 @@ pub extern "C" fn xen_its_device_add(
     outcome(add())
 }
 
-/// Take it away again. -ENOENT when it is not the domain's.
+/// Take it away again, or one of the functions that share it. -ENOENT when it
+/// is not the domain's.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_device_remove(its: &XenItsDomain, vits: u32, device: u32) -> i32 {
     let remove = || its.0.remove_device(host()?, vits_index(vits)?, DeviceId::new(device));
