@@ -53,8 +53,9 @@ void xen_its_host_dump(void);
 /*
  * Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
  * `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
- * `hardware_domain`: its MAPD may map a device that was not announced. On
- * success `*out` is the state.
+ * `hardware_domain`: its MAPD may map devices that were not announced, with
+ * `max_events` host LPIs in all, 0 for half of the host's. On success `*out`
+ * is the state.
  */
 int32_t xen_its_domain_create(struct domain *d,
                               uint32_t id,
@@ -62,6 +63,7 @@ int32_t xen_its_domain_create(struct domain *d,
                               uint32_t id_bits,
                               bool hardware_domain,
                               uint32_t nr_vits,
+                              uint32_t _max_events,
                               struct xen_its_domain **out);
 
 /* vCPU `id` of the domain is `v`. */
@@ -71,7 +73,8 @@ int32_t xen_its_vcpu_init(const struct xen_its_domain *its,
 
 /*
  * Unmap all devices on the host, and give back the guest's pages. The domain
- * is dying, and none of its vCPUs runs any more. May be called again.
+ * is dying, and none of its vCPUs runs any more. 1: there is more to do, call
+ * again; that is harmless in any case.
  */
 int32_t xen_its_domain_relinquish(const struct xen_its_domain *its);
 
@@ -157,7 +160,10 @@ int32_t xen_its_gicr_read(const struct xen_its_domain *its,
                           uint32_t bytes,
                           uint64_t *value);
 
-/* The guest writes one of them. */
+/*
+ * The guest writes one of them. 1: work is left over, as for
+ * `xen_its_mmio_write`.
+ */
 int32_t xen_its_gicr_write(const struct xen_its_domain *its,
                            uint32_t id,
                            uint32_t offset,

@@ -140,8 +140,9 @@ pub extern "C" fn xen_its_host_dump() {
 
 /// Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
 /// `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
-/// `hardware_domain`: its MAPD may map a device that was not announced. On
-/// success `*out` is the state.
+/// `hardware_domain`: its MAPD may map devices that were not announced, with
+/// `max_events` host LPIs in all, 0 for half of the host's. On success `*out`
+/// is the state.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_domain_create(
     d: XenGuest,
@@ -150,6 +151,7 @@ pub extern "C" fn xen_its_domain_create(
     id_bits: u32,
     hardware_domain: bool,
     nr_vits: u32,
+    _max_events: u32,
     out: &mut DomainHandle,
 ) -> i32 {
     let create = move || {
@@ -173,7 +175,8 @@ pub extern "C" fn xen_its_vcpu_init(its: &XenItsDomain, v: XenVcpu, id: u32) -> 
 }
 
 /// Unmap all devices on the host, and give back the guest's pages. The domain
-/// is dying, and none of its vCPUs runs any more. May be called again.
+/// is dying, and none of its vCPUs runs any more. 1: there is more to do, call
+/// again; that is harmless in any case.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_domain_relinquish(its: &XenItsDomain) -> i32 {
     outcome(host().map(|host| its.0.relinquish(host)))
@@ -303,7 +306,8 @@ pub extern "C" fn xen_its_gicr_read(
     outcome(read().map(|read| *value = read))
 }
 
-/// The guest writes one of them.
+/// The guest writes one of them. 1: work is left over, as for
+/// `xen_its_mmio_write`.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_gicr_write(
     its: &XenItsDomain,
