@@ -63,7 +63,7 @@ int32_t xen_its_domain_create(struct domain *d,
                               uint32_t id_bits,
                               bool hardware_domain,
                               uint32_t nr_vits,
-                              uint32_t _max_events,
+                              uint32_t max_events,
                               struct xen_its_domain **out);
 
 /* vCPU `id` of the domain is `v`. */

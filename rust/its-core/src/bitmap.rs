@@ -56,6 +56,22 @@ impl<E: Env> Bitmap<E> {
         true
     }
 
+    /// Put `first` and the 63 numbers after it in, as far as their bits in
+    /// `bits` are set. `first` is a multiple of 64.
+    pub(crate) fn set_word(&mut self, first: u32, bits: u64) {
+        let (word, _) = place(first);
+        let Some(value) = self.words.get_mut(word) else { return };
+        let added = bits & !*value;
+        *value |= added;
+        self.count = self.count.saturating_add(added.count_ones());
+        let (group, mark) = place(first >> 6);
+        if let Some(summary) = self.summary.get_mut(group)
+            && *value != 0
+        {
+            *summary |= mark;
+        }
+    }
+
     /// Take `index` out. False if it was not in.
     #[inline]
     pub(crate) fn clear(&mut self, index: u32) -> bool {

@@ -4,8 +4,10 @@
 
 use its_arch::{DeviceId, EventBits, EventId};
 
+use crate::Error;
 use crate::env::Env;
 use crate::host::HostDevice;
+use crate::sorted::SortedMap;
 
 /// A device, seen from the guest: a virtual ITS and a DeviceID there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,11 +38,49 @@ pub(crate) struct Device<E: Env> {
     pub(crate) announcements: u32,
     /// Number of EventID bits of the guest's MAPD; `None`: not mapped.
     pub(crate) mapped: Option<EventBits>,
+    /// So many of its host LPIs count against [`Devices::allowance`].
+    pub(crate) charged: u32,
 }
 
 impl<E: Env> Device<E> {
     /// The host LPI of `event`, if the guest may use that event.
     pub(crate) fn host_lpi(&self, event: EventId) -> Option<its_arch::Lpi> {
         if self.mapped?.contains(event) { self.host.lpi(event) } else { None }
+    }
+}
+
+/// The devices of a domain. Those of a virtual ITS come and go under its
+/// registers' lock.
+pub(crate) struct Devices<E: Env> {
+    pub(crate) map: SortedMap<DeviceKey, Device<E>, E>,
+    /// Host LPIs that MAPD may still take.
+    allowance: u32,
+}
+
+impl<E: Env> Devices<E> {
+    /// No devices.
+    pub(crate) const fn new(allowance: u32) -> Self {
+        Self { map: SortedMap::new(), allowance }
+    }
+
+    /// MAPD takes `lpis` host LPIs.
+    ///
+    /// # Errors
+    /// [`Error::NoLpis`] when these are more than it may have.
+    pub(crate) fn charge(&mut self, lpis: u32) -> Result<(), Error> {
+        self.allowance = self.allowance.checked_sub(lpis).ok_or(Error::NoLpis)?;
+        Ok(())
+    }
+
+    /// Undo a [`Self::charge`].
+    pub(crate) fn discharge(&mut self, lpis: u32) {
+        self.allowance = self.allowance.saturating_add(lpis);
+    }
+
+    /// Take a device out.
+    pub(crate) fn remove(&mut self, key: DeviceKey) -> Option<Device<E>> {
+        let device = self.map.remove(key)?;
+        self.discharge(device.charged);
+        Some(device)
     }
 }

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod bitmap;
+pub mod budget;
 mod device;
 pub mod domain;
 mod dump;

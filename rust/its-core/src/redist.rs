@@ -104,6 +104,11 @@ pub struct LpiState<E: Env> {
     dormant: Bitmap<E>,
     /// Where to begin to look for the next LPI in `ready`.
     cursor: u32,
+    /// How many commands are taking LPIs away from the vCPU.
+    drains: u32,
+    resets: u32,
+    /// Where GICR_INVALLR goes on in `dormant`, while it is at work.
+    pub(crate) refresh: Option<u32>,
     pub(crate) counters: Counters,
 }
 
@@ -120,6 +125,9 @@ impl<E: Env> LpiState<E> {
             ready: Bitmap::new(lpis)?,
             dormant: Bitmap::new(lpis)?,
             cursor: 0,
+            drains: 0,
+            resets: 0,
+            refresh: None,
             counters: Counters::default(),
         })
     }
@@ -188,7 +196,7 @@ impl<E: Env> LpiState<E> {
         self.counters.waited = self.counters.waited.wrapping_add(1);
         // All slots are taken: the least urgent LPI that has not reached a
         // list register steps back, if it is less urgent than this one.
-        let mut tried = self.evict;
+        let mut tried = if self.drains == 0 { self.evict } else { SlotSet::ALL };
         for _ in 0..SLOTS {
             let victim = self
                 .slots
@@ -371,33 +379,36 @@ impl<E: Env> LpiState<E> {
         displaced.kick |= self.refill(vcpu, table);
     }
 
-    /// Empty the slots of the LPIs for which `wanted` holds, keeping them
-    /// pending, and fill them anew unless such LPIs wait for one: then false,
-    /// but not the `last` time.
-    /// `heir` gets those that are in a list register.
-    pub(crate) fn drain_slots(
+    /// LPIs are about to leave the vCPU: from now on none steps back from a
+    /// slot into the bitmaps, except in a reset. How many of those there were.
+    pub(crate) fn begin_drain(&mut self) -> u32 {
+        self.drains = self.drains.saturating_add(1);
+        self.resets
+    }
+
+    /// How often the vCPU was reset.
+    pub(crate) fn resets(&self) -> u32 {
+        self.resets
+    }
+
+    /// None of the LPIs that are about to leave is left in the bitmaps: empty
+    /// the slots of those for which `wanted` holds, keeping them pending, and
+    /// fill them anew. `heir` gets those that are in a list register.
+    pub(crate) fn end_drain(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         heir: Option<VcpuId>,
-        last: bool,
         displaced: &mut Displaced,
         wanted: impl Fn(Lpi) -> bool,
-    ) -> bool {
+    ) {
+        self.drains = self.drains.saturating_sub(1);
         for slot in self.slots.used().iter() {
             if self.slots.get(slot).is_some_and(&wanted) {
                 self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
             }
         }
-        let mut from = if last { None } else { self.ready.next(0) };
-        while let Some(index) = from {
-            if Lpi::from_index(index).is_some_and(&wanted) {
-                return false;
-            }
-            from = self.ready.next(index.saturating_add(1));
-        }
         displaced.kick |= self.refill(vcpu, table);
-        true
     }
 
     /// Take up to a batch of LPIs for which `wanted` holds out of the
@@ -463,6 +474,7 @@ impl<E: Env> LpiState<E> {
     /// The vCPU is switched on, and its vGIC queues were emptied: queue what
     /// is pending anew.
     pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
+        self.resets = self.resets.wrapping_add(1);
         for slot in self.slots.used().iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
             let leaves = self.evict.contains(slot);
@@ -486,13 +498,9 @@ impl<E: Env> LpiState<E> {
     }
 
     /// Mark LPIs pending that the guest's pending table says are: bit `n` of
-    /// `bits` is the LPI of index `first + n`.
+    /// `bits` is the LPI of index `first + n`, `first` a multiple of 64.
     pub(crate) fn preset(&mut self, first: u32, bits: u64) {
-        let mut rest = bits;
-        while rest != 0 {
-            self.dormant.set(first.saturating_add(rest.trailing_zeros()));
-            rest &= rest.wrapping_sub(1);
-        }
+        self.dormant.set_word(first, bits);
     }
 }
 

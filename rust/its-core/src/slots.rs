@@ -12,7 +12,7 @@ const _: () = assert!(SLOTS <= 16, "sets of slots are 16 bits wide");
 pub(crate) struct SlotSet(u16);
 
 impl SlotSet {
-    const ALL: Self = Self(if SLOTS == 16 { u16::MAX } else { (1 << SLOTS) - 1 });
+    pub(crate) const ALL: Self = Self(if SLOTS == 16 { u16::MAX } else { (1 << SLOTS) - 1 });
 
     #[inline]
     const fn bit(slot: u8) -> u16 {

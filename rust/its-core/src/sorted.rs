@@ -35,7 +35,7 @@ pub(crate) struct SortedMap<K: Copy + Ord + Send + Sync, V: Send + Sync, E: Env>
 
 impl<K: Copy + Ord + Send + Sync, V: Send + Sync, E: Env> SortedMap<K, V, E> {
     /// An empty map. Does not allocate.
-    pub(crate) fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { entries: None, len: 0 }
     }
 

@@ -52,6 +52,8 @@ pub struct Config {
     pub host_queue_bytes: u32,
     /// It is the hardware domain.
     pub hardware: bool,
+    /// Host LPIs that its MAPD may take; see [`DomainConfig::max_events`].
+    pub max_events: Option<u32>,
     /// List registers of each CPU.
     pub list_registers: usize,
     /// 4 KiB pages of the guest's command queue.
@@ -70,6 +72,7 @@ impl Default for Config {
             event_bits: 16,
             host_queue_bytes: 4096,
             hardware: true,
+            max_events: None,
             list_registers: 4,
             queue_pages: 1,
         }
@@ -131,6 +134,7 @@ impl Config {
             id_bits: IdBits::new(self.id_bits).expect("14 to 32 INTID bits"),
             hardware: self.hardware,
             vits: self.its,
+            max_events: self.max_events,
         }
     }
 }
@@ -236,16 +240,24 @@ impl Machine {
         value.expect("a legal access")
     }
 
-    /// Write a 64-bit register of a redistributor.
+    /// Write a 64-bit register of a redistributor, and do what is left over.
     pub fn gicr_w64(&self, vcpu: u16, offset: u64, value: u64) {
-        let written = self.domain.gicr_write(VcpuId::new(vcpu), offset, Width::Double, value);
-        written.expect("a legal access");
+        self.gicr_write(vcpu, offset, Width::Double, value);
+        self.work();
     }
 
-    /// Write a 32-bit register of a redistributor.
+    /// Write a 32-bit register of a redistributor, and do what is left over.
     pub fn gicr_w32(&self, vcpu: u16, offset: u64, value: u64) {
-        let written = self.domain.gicr_write(VcpuId::new(vcpu), offset, Width::Word, value);
-        written.expect("a legal access");
+        self.gicr_write(vcpu, offset, Width::Word, value);
+        self.work();
+    }
+
+    /// Write a register of a redistributor, and nothing after it. True if
+    /// work is left over.
+    pub fn gicr_write(&self, vcpu: u16, offset: u64, width: Width, value: u64) -> bool {
+        world::assert_no_lock("a guest traps");
+        let more = self.domain.gicr_write(VcpuId::new(vcpu), offset, width, value);
+        more.expect("a legal access")
     }
 
     /// The GITS_CBASER of a virtual ITS's queue.
@@ -533,12 +545,12 @@ impl Machine {
     #[track_caller]
     pub fn destroy(self) {
         let Self { world, host, its, ram, domain, vcpus, .. } = self;
-        domain.relinquish(&host);
+        while domain.relinquish(&host) {}
         assert_eq!(ram.pins(), 0, "pages of a dying domain are pinned");
         assert_eq!(host.lpis.in_use(), 0, "host LPIs of a dying domain");
         assert_eq!(world.live_tables(), 0, "ITTs of a dying domain");
         assert!(its.iter().all(|its| its.mapped() == (0, 0)), "devices of a dying domain");
-        domain.relinquish(&host);
+        assert!(!domain.relinquish(&host), "there is more to give back");
         drop((domain, vcpus));
         assert_eq!(Arc::strong_count(&ram), 1, "somebody refers to the guest's RAM");
         drop(host);

@@ -301,8 +301,9 @@ pub(crate) fn release(rank: u8, name: &'static str) {
 pub(crate) fn rank_of(type_name: &'static str) -> u8 {
     let known = [
         ("its_core::vits::Registers", 1),
-        ("its_core::sorted::SortedMap", 2),
+        ("its_core::device::Devices", 2),
         ("its_core::domain::Common", 2),
+        ("its_core::sorted::SortedMap", 3),
         ("its_core::host::lpi::Allocator", 3),
         ("its_core::host::queue::State", 3),
         ("its_core::host::its::Collections", 3),

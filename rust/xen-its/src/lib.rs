@@ -151,7 +151,7 @@ pub extern "C" fn xen_its_domain_create(
     id_bits: u32,
     hardware_domain: bool,
     nr_vits: u32,
-    _max_events: u32,
+    max_events: u32,
     out: &mut DomainHandle,
 ) -> i32 {
     let create = move || {
@@ -161,6 +161,7 @@ pub extern "C" fn xen_its_domain_create(
             id_bits: u8::try_from(id_bits).ok().and_then(IdBits::new).ok_or(Error::OutOfRange)?,
             hardware: hardware_domain,
             vits: usize::try_from(nr_vits).map_err(|_| Error::OutOfRange)?,
+            max_events: if max_events == 0 { None } else { Some(max_events) },
         };
         Owned::new(XenItsDomain(Domain::new(host()?, d, config)?))
     };
@@ -179,7 +180,7 @@ pub extern "C" fn xen_its_vcpu_init(its: &XenItsDomain, v: XenVcpu, id: u32) -> 
 /// again; that is harmless in any case.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_domain_relinquish(its: &XenItsDomain) -> i32 {
-    outcome(host().map(|host| its.0.relinquish(host)))
+    host().map_or_else(errno, |host| its.0.relinquish(host).into())
 }
 
 /// Free the state; NULL is fine. Nobody uses it any more.
@@ -187,7 +188,7 @@ pub extern "C" fn xen_its_domain_relinquish(its: &XenItsDomain) -> i32 {
 pub extern "C" fn xen_its_domain_destroy(its: DomainHandle) {
     if let Some(its) = its {
         if let Ok(host) = host() {
-            its.0.relinquish(host);
+            while its.0.relinquish(host) {}
         }
         drop(its);
     }
@@ -317,7 +318,7 @@ pub extern "C" fn xen_its_gicr_write(
     value: u64,
 ) -> i32 {
     let write = || its.0.gicr_write(vcpu_id(id)?, offset.into(), width(bytes)?, value);
-    outcome(write())
+    write().map_or_else(errno, i32::from)
 }
 
 // ---- Devices ----

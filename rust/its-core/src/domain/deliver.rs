@@ -5,7 +5,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use its_arch::{Lpi, VcpuId};
 
-use crate::domain::{COLLECTIONS, Domain, UNMAPPED};
+use crate::domain::{COLLECTIONS, Domain, mapped_to};
 use crate::env::{Env, Once, Vcpu, VgicLock};
 use crate::redist::{Displaced, Redist};
 use crate::vits::Vits;
@@ -29,8 +29,7 @@ impl<E: Env> Domain<E> {
         if !entry.mapped() {
             return None;
         }
-        let vcpu = self.collections.get(usize::from(entry.collection()))?.load(Ordering::Acquire);
-        if vcpu == UNMAPPED { None } else { Some(VcpuId::new(vcpu)) }
+        mapped_to(self.collections.get(usize::from(entry.collection()))?.load(Ordering::Acquire))
     }
 
     /// Is the virtual ITS of a mapped LPI enabled? If not, it ignores what
@@ -62,13 +61,11 @@ impl<E: Env> Domain<E> {
                 return Routed::Nowhere;
             };
             let target = collection.load(Ordering::Acquire);
-            if target == UNMAPPED {
-                return Routed::Nowhere;
-            }
+            let Some(id) = mapped_to(target) else { return Routed::Nowhere };
             if fresh && !self.translates(entry) {
                 return Routed::Ignored;
             }
-            let lock = self.redist(VcpuId::new(target)).and_then(|redist| redist.lock.get());
+            let lock = self.redist(id).and_then(|redist| redist.lock.get());
             let (Some(lock), Some(table)) = (lock, self.properties.get()) else {
                 return Routed::Ignored;
             };

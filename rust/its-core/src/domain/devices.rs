@@ -5,12 +5,132 @@
 use its_arch::{CollectionId, DeviceId, EventBits, EventId, Lpi, VcpuId};
 
 use crate::Error;
+use crate::budget::{Budget, Step};
 use crate::device::{Device, DeviceKey};
-use crate::domain::Domain;
+use crate::domain::{Domain, Job};
 use crate::env::{Env, Lock};
-use crate::host::Host;
+use crate::host::{Host, HostDevice, Transit};
 use crate::redist::Pending;
 use crate::vlpi::Entry;
+
+/// A device is mapped or unmapped: first its events are unmapped, then the
+/// host is told, if anything changes for it.
+pub(crate) struct DeviceJob<E: Env> {
+    plan: Plan<E>,
+    stage: Stage<E>,
+}
+
+/// What a device is to be in the end.
+struct Plan<E: Env> {
+    key: DeviceKey,
+    /// The guest maps it with so many EventID bits; `None`: it unmaps it.
+    bits: Option<EventBits>,
+    announcements: u32,
+    /// What it takes from the guest's allowance of host LPIs.
+    charged: u32,
+    /// What replaces its mapping on the host, which is too small.
+    grown: Option<HostDevice<E>>,
+}
+
+/// How far it is.
+enum Stage<E: Env> {
+    /// Its events are unmapped; those below this one are.
+    Events(u32),
+    /// It leaves the host. If that is because it could not be kept, why.
+    Remove(Transit<E>, Option<Error>),
+    /// It is mapped on the host.
+    Install(Transit<E>),
+    /// That is all.
+    End(Result<(), Error>),
+}
+
+impl<E: Env> DeviceJob<E> {
+    /// Go on. Trap context.
+    ///
+    /// # Errors
+    /// Those of [`Transit::advance`], [`Error::NoMemory`].
+    pub(super) fn advance(
+        self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        budget: &mut Budget,
+    ) -> Step<Self, Result<(), Error>> {
+        let Self { mut plan, mut stage } = self;
+        while !budget.is_spent() {
+            stage = match stage {
+                Stage::Events(from) => match domain.unmap_events(host, plan.key, from, budget) {
+                    Some(next) => Stage::Events(next),
+                    None => plan.after_events(domain),
+                },
+                Stage::Remove(transit, why) => match transit.advance(host, budget) {
+                    Step::More(rest) => {
+                        return Step::More(Self { plan, stage: Stage::Remove(rest, why) });
+                    }
+                    Step::Done(_) => plan.after_removal(why),
+                },
+                Stage::Install(transit) => match transit.advance(host, budget) {
+                    Step::More(rest) => {
+                        return Step::More(Self { plan, stage: Stage::Install(rest) });
+                    }
+                    Step::Done(result) => plan.after_installing(domain, result),
+                },
+                Stage::End(result) => return Step::Done(result),
+            };
+        }
+        Step::More(Self { plan, stage })
+    }
+}
+
+impl<E: Env> Plan<E> {
+    /// All events are unmapped.
+    fn after_events(&mut self, domain: &Domain<E>) -> Stage<E> {
+        let mut devices = domain.devices.lock();
+        let Some(known) = devices.map.get_mut(self.key) else { return Stage::End(Ok(())) };
+        self.announcements = known.announcements;
+        if self.grown.is_none() && (self.bits.is_some() || known.announcements != 0) {
+            known.mapped = self.bits;
+            return Stage::End(Ok(()));
+        }
+        match devices.remove(self.key) {
+            Some(old) => Stage::Remove(Transit::remove(old.host), None),
+            None => Stage::End(Ok(())),
+        }
+    }
+
+    /// It has left the host.
+    fn after_removal(&mut self, why: Option<Error>) -> Stage<E> {
+        match (why, self.grown.take()) {
+            (None, Some(grown)) => Stage::Install(Transit::install(grown)),
+            (why, _) => Stage::End(why.map_or(Ok(()), Err)),
+        }
+    }
+
+    /// It is mapped on the host, or could not be.
+    fn after_installing(
+        &self,
+        domain: &Domain<E>,
+        result: Result<Option<HostDevice<E>>, Error>,
+    ) -> Stage<E> {
+        let mut devices = domain.devices.lock();
+        let (host, error) = match (result, devices.map.reserve()) {
+            (Ok(Some(host)), Ok(())) => {
+                let Self { announcements, bits: mapped, charged, .. } = *self;
+                // There is room, and nobody else adds devices of this virtual
+                // ITS.
+                let device = Device { host, announcements, mapped, charged };
+                return Stage::End(devices.map.insert(self.key, device));
+            }
+            (Ok(Some(host)), Err(error)) => (Some(host), error),
+            (Ok(None), _) => (None, Error::NotFound),
+            (Err(error), _) => (None, error),
+        };
+        devices.discharge(self.charged);
+        match host {
+            Some(host) => Stage::Remove(Transit::remove(host), Some(error)),
+            None => Stage::End(Err(error)),
+        }
+    }
+}
 
 impl<E: Env> Domain<E> {
     /// Assign a device: map it on the host with `events` events. `vits` is the
@@ -26,18 +146,23 @@ impl<E: Env> Domain<E> {
         device: DeviceId,
         events: u64,
     ) -> Result<(), Error> {
-        let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?.host_its();
+        let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?;
         let key = DeviceKey { vits, device };
-        let mut devices = self.devices.lock();
-        if let Some(known) = devices.get_mut(key) {
-            // The guest's MAPD may have come first, or another function with
-            // the same DeviceID.
-            known.announcements = known.announcements.saturating_add(1);
-            return Ok(());
-        }
-        devices.reserve()?;
-        let mapped = host.map_device(its, device, self.config.id, events)?;
-        devices.insert(key, Device { host: mapped, announcements: 1, mapped: None })
+        its.between_jobs(self, host, || {
+            {
+                let mut devices = self.devices.lock();
+                if let Some(known) = devices.map.get_mut(key) {
+                    // The guest's MAPD may have come first, or another function
+                    // with the same DeviceID.
+                    known.announcements = known.announcements.saturating_add(1);
+                    return Ok(());
+                }
+                devices.map.reserve()?;
+            }
+            let new = host.prepare_device(its.host_its(), device, self.config.id, events)?;
+            let plan = Plan { key, bits: None, announcements: 1, charged: 0, grown: None };
+            self.complete(host, DeviceJob { plan, stage: Stage::Install(Transit::install(new)) })
+        })
     }
 
     /// Take a device away: what the guest mapped of it is unmapped, then the
@@ -46,43 +171,51 @@ impl<E: Env> Domain<E> {
     /// # Errors
     /// [`Error::NotFound`].
     pub fn remove_device(&self, host: &Host<E>, vits: u16, device: DeviceId) -> Result<(), Error> {
+        let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?;
         let key = DeviceKey { vits, device };
-        let mut devices = self.devices.lock();
-        let known = devices.get_mut(key).ok_or(Error::NotFound)?;
-        if known.announcements > 1 {
-            known.announcements = known.announcements.saturating_sub(1);
-            return Ok(());
-        }
-        let gone = devices.remove(key).ok_or(Error::NotFound)?;
-        self.unmap_events(host, &gone);
-        host.unmap_device(gone.host);
-        Ok(())
-    }
-
-    /// Take all devices away.
-    pub(super) fn remove_all_devices(&self, host: &Host<E>) {
-        loop {
-            let next = {
-                let devices = self.devices.lock();
-                devices.next(DeviceKey { vits: 0, device: DeviceId::new(0) }).map(|(key, _)| key)
-            };
-            let Some(key) = next else { return };
-            if self.remove_device(host, key.vits, key.device).is_err() {
-                return;
+        its.between_jobs(self, host, || {
+            let mut devices = self.devices.lock();
+            let known = devices.map.get_mut(key).ok_or(Error::NotFound)?;
+            if known.announcements > 1 {
+                known.announcements = known.announcements.saturating_sub(1);
+                return Ok(());
             }
+            drop(devices);
+            self.take_device(key).map_or(Ok(()), |job| self.complete(host, job))
+        })
+    }
+
+    /// Bring a job to its end. The registers of its virtual ITS are locked.
+    fn complete(&self, host: &Host<E>, mut job: DeviceJob<E>) -> Result<(), Error> {
+        loop {
+            match job.advance(self, host, &mut Budget::unlimited()) {
+                Step::More(rest) => job = rest,
+                Step::Done(result) => return result,
+            }
+            E::relax();
         }
     }
 
-    /// How many events a device has; 0 if it is not the domain's.
-    pub(crate) fn events(&self, vits: u16, device: DeviceId) -> u64 {
-        let devices = self.devices.lock();
-        devices.get(DeviceKey { vits, device }).map_or(0, |known| known.host.events().into())
+    /// Take a device away, whoever announced it.
+    fn take_device(&self, key: DeviceKey) -> Option<DeviceJob<E>> {
+        let mut devices = self.devices.lock();
+        devices.map.get_mut(key)?.announcements = 0;
+        drop(devices);
+        self.unmap_device(key.vits, key.device)
     }
 
-    /// How many LPIs of a vCPU are pending, and in no slot.
-    pub(crate) fn waiting(&self, id: VcpuId) -> u64 {
-        let counts = self.redist(id).and_then(|redist| redist.with(|state, _| state.waiting()));
-        counts.map_or(0, |(ready, dormant)| u64::from(ready).saturating_add(dormant.into()))
+    /// Take the first device of a virtual ITS away, if there is one. The
+    /// domain is dying.
+    pub(crate) fn take_next_device(&self, vits: u16) -> Option<Job<E>> {
+        let device = self.next_device(vits, DeviceId::new(0))?;
+        self.take_device(DeviceKey { vits, device }).map(Job::Device)
+    }
+
+    /// The first device of a virtual ITS from `from` on.
+    pub(super) fn next_device(&self, vits: u16, from: DeviceId) -> Option<DeviceId> {
+        let devices = self.devices.lock();
+        let (key, _) = devices.map.next(DeviceKey { vits, device: from })?;
+        (key.vits == vits).then_some(key.device)
     }
 
     /// Number of devices, and of their events.
@@ -90,12 +223,12 @@ impl<E: Env> Domain<E> {
         let devices = self.devices.lock();
         let mut events = 0_u64;
         let mut from = DeviceKey { vits: 0, device: DeviceId::new(0) };
-        while let Some((key, device)) = devices.next(from) {
+        while let Some((key, device)) = devices.map.next(from) {
             events = events.saturating_add(device.host.events().into());
             let Some(next) = key.successor() else { break };
             from = next;
         }
-        (devices.len(), events)
+        (devices.map.len(), events)
     }
 
     /// Call `each` with every device: virtual ITS, DeviceID, events on the
@@ -108,7 +241,7 @@ impl<E: Env> Domain<E> {
     ) {
         let devices = self.devices.lock();
         let mut from = DeviceKey { vits: 0, device: DeviceId::new(0) };
-        while let Some((key, device)) = devices.next(from) {
+        while let Some((key, device)) = devices.map.next(from) {
             let mapped = device.host.lpis().filter(|lpi| host.lpis.vlpi(*lpi).is_some()).count();
             let mapped = u32::try_from(mapped).unwrap_or(u32::MAX);
             each(
@@ -126,89 +259,85 @@ impl<E: Env> Domain<E> {
 
     /// The guest maps a device (MAPD V=1): whatever it had mapped of it
     /// before is gone. Trap context; for the hardware domain it may map the
-    /// device on the host.
+    /// device on the host. The rest is a job.
     ///
     /// # Errors
     /// [`Error::NotFound`] when the device is not the guest's,
-    /// [`Error::OutOfRange`] when it has fewer events than the guest wants;
-    /// those of [`Host::map_device`].
+    /// [`Error::OutOfRange`] when it has fewer events than the guest wants,
+    /// [`Error::NoLpis`] when these are more than it may have; those of
+    /// [`Host::prepare_device`]. Nothing changes then.
     pub(crate) fn map_device(
         &self,
         host: &Host<E>,
         vits: u16,
         device: DeviceId,
         bits: EventBits,
-    ) -> Result<(), Error> {
+    ) -> Result<DeviceJob<E>, Error> {
         let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?.host_its();
         let key = DeviceKey { vits, device };
         let mut devices = self.devices.lock();
-        match devices.get_mut(key) {
-            Some(known) => {
-                let too_few = u64::from(known.host.events()) < bits.count();
-                if too_few && !self.config.hardware {
-                    return Err(Error::OutOfRange);
-                }
-                if too_few {
-                    // The host's side has to grow. What can fail for want of
-                    // anything comes before the old mapping goes.
-                    let grown = host.prepare_device(its, device, self.config.id, bits.count())?;
-                    self.unmap_events(host, known);
-                    let announcements = known.announcements;
-                    if let Some(old) = devices.remove(key) {
-                        host.unmap_device(old.host);
-                    }
-                    let host = host.install_device(grown)?;
-                    return devices.insert(key, Device { host, announcements, mapped: Some(bits) });
-                }
-                self.unmap_events(host, known);
-                known.mapped = Some(bits);
-                Ok(())
+        let known = devices.map.get(key).map(|known| known.host.events());
+        let mut plan = Plan { key, bits: Some(bits), announcements: 0, charged: 0, grown: None };
+        let mut stage = Stage::Events(0);
+        if known.is_none_or(|events| u64::from(events) < bits.count()) {
+            if !self.config.hardware {
+                return Err(if known.is_some() { Error::OutOfRange } else { Error::NotFound });
             }
-            None if self.config.hardware => {
-                devices.reserve()?;
-                let mapped = host.map_device(its, device, self.config.id, bits.count())?;
-                let device = Device { host: mapped, announcements: 0, mapped: Some(bits) };
-                devices.insert(key, device)
+            // What can fail for want of anything comes before the old mapping
+            // goes.
+            devices.map.reserve()?;
+            let new = host.prepare_device(its, device, self.config.id, bits.count())?;
+            plan.charged = new.events();
+            if let Err(error) = devices.charge(plan.charged) {
+                host.free_device(new);
+                return Err(error);
             }
-            None => Err(Error::NotFound),
+            if known.is_some() {
+                plan.grown = Some(new);
+            } else {
+                stage = Stage::Install(Transit::install(new));
+            }
         }
+        if let Some(known) = devices.map.get_mut(key) {
+            // From here on the guest has no use of it.
+            known.mapped = None;
+        }
+        Ok(DeviceJob { plan, stage })
     }
 
-    /// The guest unmaps a device (MAPD V=0). Unmapping one that is not mapped
-    /// does nothing.
-    pub(crate) fn unmap_device(&self, host: &Host<E>, vits: u16, device: DeviceId) {
+    /// The guest unmaps a device (MAPD V=0). `None` if it has no such device.
+    pub(crate) fn unmap_device(&self, vits: u16, device: DeviceId) -> Option<DeviceJob<E>> {
         let key = DeviceKey { vits, device };
         let mut devices = self.devices.lock();
-        let Some(known) = devices.get_mut(key) else { return };
-        self.unmap_events(host, known);
+        let known = devices.map.get_mut(key)?;
         known.mapped = None;
-        if known.announcements == 0
-            && let Some(gone) = devices.remove(key)
-        {
-            host.unmap_device(gone.host);
-        }
+        let announcements = known.announcements;
+        let plan = Plan { key, bits: None, announcements, charged: 0, grown: None };
+        Some(DeviceJob { plan, stage: Stage::Events(0) })
     }
 
-    /// The guest takes away its device table: none of its devices on this
-    /// virtual ITS is mapped any more.
-    pub(crate) fn unmap_all_devices(&self, host: &Host<E>, vits: u16) {
-        let mut from = DeviceId::new(0);
-        loop {
-            let next = {
-                let devices = self.devices.lock();
-                devices.next(DeviceKey { vits, device: from }).map(|(key, _)| key)
-            };
-            let Some(key) = next.filter(|key| key.vits == vits) else { return };
-            self.unmap_device(host, vits, key.device);
-            let Some(device) = key.device.get().checked_add(1) else { return };
-            from = DeviceId::new(device);
+    /// Unmap events of a device from number `from` on. Where to go on, if
+    /// there are more.
+    fn unmap_events(
+        &self,
+        host: &Host<E>,
+        key: DeviceKey,
+        from: u32,
+        budget: &mut Budget,
+    ) -> Option<u32> {
+        let devices = self.devices.lock();
+        let known = devices.map.get(key)?;
+        let cost = self.lookup_cost().saturating_add(1);
+        for event in from..known.host.events() {
+            if budget.is_spent() {
+                return Some(event);
+            }
+            budget.spend(cost);
+            if let Some(lpi) = known.host.lpi(EventId::new(event)) {
+                self.unmap_event(host, lpi);
+            }
         }
-    }
-
-    pub(super) fn unmap_events(&self, host: &Host<E>, device: &Device<E>) {
-        for lpi in device.host.lpis() {
-            self.unmap_event(host, lpi);
-        }
+        None
     }
 
     /// Disconnect the event behind `host_lpi` from its virtual LPI, and
@@ -232,7 +361,7 @@ impl<E: Env> Domain<E> {
         work: impl FnOnce(&Self, MappedDevice<'_, E>) -> R,
     ) -> Option<R> {
         let devices = self.devices.lock();
-        let found = devices.get(DeviceKey { vits, device })?;
+        let found = devices.map.get(DeviceKey { vits, device })?;
         found.mapped?;
         Some(work(self, MappedDevice { device: found }))
     }
@@ -290,7 +419,9 @@ impl<E: Env> Domain<E> {
         let old = self.vlpis.get(lpi);
         let new = old.with_collection(index);
         self.vlpis.set(lpi, new);
-        if self.target(old) != self.target(new) {
+        // While its old collection is on its way to another vCPU, it may be
+        // pending where neither of them points.
+        if self.target(old) != self.target(new) || self.is_draining() {
             self.take(old, lpi, Pending::Keep);
         }
     }

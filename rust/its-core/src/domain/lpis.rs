@@ -40,19 +40,23 @@ impl<E: Env> Domain<E> {
         }
     }
 
-    /// The guest sets GICR_CTLR.EnableLPIs of vCPU `id`. Trap context.
-    pub(crate) fn enable_lpis(&self, id: VcpuId) {
-        let Some(redist) = self.redist(id) else { return };
+    /// The guest sets GICR_CTLR.EnableLPIs of vCPU `id`. True if there is
+    /// something left over for [`Self::work`]. Trap context.
+    pub(crate) fn enable_lpis(&self, id: VcpuId) -> bool {
+        let Some(redist) = self.redist(id) else { return false };
         let mut common = self.common.lock();
-        let Some(lock) = redist.lock.get() else { return };
+        let Some(lock) = redist.lock.get() else { return false };
         if redist.with(|_, _| ()).is_some() {
-            return;
+            return false;
         }
         let mut state = match self.lpi_state(common.propbaser) {
             Ok(state) => state,
-            Err(error) => return self.complain("GICR_CTLR.EnableLPIs ignored: ", error),
+            Err(error) => {
+                self.complain("GICR_CTLR.EnableLPIs ignored: ", error);
+                return false;
+            }
         };
-        let Some(table) = self.properties.get() else { return };
+        let Some(table) = self.properties.get() else { return false };
         let pendbaser = PendBaser::from(redist.pendbaser.load(Ordering::Relaxed));
         if !pendbaser.ptz() {
             self.read_pending_table(pendbaser.address(), table.id_bits(), &mut state);
@@ -61,7 +65,7 @@ impl<E: Env> Domain<E> {
         *lock.lock() = Some(state);
         drop(common);
         // What the pending table said, and what it is mapped to.
-        self.invalidate_all(id);
+        self.refresh_redist(id)
     }
 
     fn complain(&self, what: &str, error: Error) {

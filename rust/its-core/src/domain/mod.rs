@@ -5,23 +5,27 @@
 //! * `moves`: collections, and what changes where an LPI is pending
 //! * `devices`: devices and their events
 //! * `lpis`: enabling LPIs
+//! * `jobs`: what of that takes more than one step
 
 mod deliver;
 mod devices;
+mod jobs;
 mod lpis;
 mod moves;
 
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+pub(crate) use jobs::{ForgetDevices, Job};
+
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use its_arch::gicr::PropBaser;
 use its_arch::{IdBits, VcpuId};
 
 use crate::Error;
-use crate::device::{Device, DeviceKey};
+use crate::budget::Budget;
+use crate::device::Devices;
 use crate::env::{Env, Lock, Once, VgicLock};
 use crate::host::Host;
 use crate::redist::Redist;
-use crate::sorted::SortedMap;
 use crate::vits::Vits;
 use crate::vlpi::{PropertyTable, VlpiTable};
 
@@ -30,8 +34,19 @@ use crate::vlpi::{PropertyTable, VlpiTable};
 pub const COLLECTIONS: u16 = 256;
 /// Bits of a CollectionId.
 pub(crate) const COLLECTION_BITS: u8 = 8;
-/// A collection that is mapped to no vCPU.
-const UNMAPPED: u16 = u16::MAX;
+/// vCPUs at most.
+const MAX_VCPUS: u16 = 1 << 15;
+/// In the place of a collection: it is mapped to no vCPU. The other bits are
+/// the vCPU that it was mapped to.
+const UNMAPPED: u16 = 1 << 15;
+/// It never was mapped to any.
+const NEVER_MAPPED: u16 = u16::MAX;
+
+/// The vCPU that a collection with this in its place is mapped to.
+#[inline]
+fn mapped_to(place: u16) -> Option<VcpuId> {
+    if place & UNMAPPED == 0 { Some(VcpuId::new(place)) } else { None }
+}
 
 /// What a domain is made of.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +62,9 @@ pub struct DomainConfig {
     pub hardware: bool,
     /// How many virtual ITSes: number `n` stands for host ITS `n`.
     pub vits: usize,
+    /// Host LPIs, at most, for devices that its MAPD maps, or maps with more
+    /// events than a hypercall announced; `None`: half of the host's.
+    pub max_events: Option<u32>,
 }
 
 /// What the redistributors share.
@@ -62,7 +80,7 @@ pub struct Domain<E: Env> {
     pub(crate) guest: E::Guest,
     pub(crate) vits: E::Buf<Vits<E>>,
     pub(crate) vlpis: VlpiTable<E>,
-    devices: E::Lock<SortedMap<DeviceKey, Device<E>, E>>,
+    devices: E::Lock<Devices<E>>,
     /// vCPU of each collection, all virtual ITSes in a row. Written under the
     /// device map lock.
     collections: E::Buf<AtomicU16>,
@@ -72,6 +90,10 @@ pub struct Domain<E: Env> {
     /// LPIs may be pending on a vCPU that they are not mapped to: MOVALL took
     /// them there, or their collection was unmapped.
     strays: AtomicBool,
+    /// How many commands are taking LPIs from one vCPU to another.
+    drains: AtomicU32,
+    /// How many redistributors are at work on GICR_INVALLR.
+    refreshes: AtomicU32,
     /// LPIs that fired with no vCPU to go to.
     unrouted: AtomicU64,
 }
@@ -86,8 +108,9 @@ impl<E: Env> Domain<E> {
         for its in 0..config.vits {
             host.its(its)?;
         }
+        let allowance = config.max_events.unwrap_or_else(|| host.lpis.total() / 2);
         let collections = config.vits.checked_mul(COLLECTIONS.into()).ok_or(Error::OutOfRange)?;
-        if u16::try_from(collections).is_err() {
+        if u16::try_from(collections).is_err() || config.vcpus >= MAX_VCPUS {
             return Err(Error::OutOfRange);
         }
         Ok(Self {
@@ -95,12 +118,14 @@ impl<E: Env> Domain<E> {
             guest,
             vits: E::alloc(config.vits, |index| Vits::new(host, index))?,
             vlpis: VlpiTable::new(config.id_bits)?,
-            devices: E::Lock::new(SortedMap::new()),
-            collections: E::alloc(collections, |_| AtomicU16::new(UNMAPPED))?,
+            devices: E::Lock::new(Devices::new(allowance)),
+            collections: E::alloc(collections, |_| AtomicU16::new(NEVER_MAPPED))?,
             redists: E::alloc(config.vcpus.into(), |_| Redist::new())?,
             common: E::Lock::new(Common { propbaser: PropBaser::new(), enabled: false }),
             properties: E::Once::new(),
             strays: AtomicBool::new(false),
+            drains: AtomicU32::new(0),
+            refreshes: AtomicU32::new(0),
             unrouted: AtomicU64::new(0),
         })
     }
@@ -131,9 +156,16 @@ impl<E: Env> Domain<E> {
     }
 
     /// Give back all that refers to the host or to the guest's memory. The
-    /// domain is dying, and no vCPU of it runs any more. May be called again.
-    pub fn relinquish(&self, host: &Host<E>) {
-        self.remove_all_devices(host);
+    /// domain is dying, and no vCPU of it runs any more. True if there is more
+    /// to give back: call it again, and again when it is done if you like.
+    #[must_use]
+    pub fn relinquish(&self, host: &Host<E>) -> bool {
+        let mut budget = Budget::trap();
+        for vits in self.vits.iter() {
+            if vits.relinquish(self, host, &mut budget) {
+                return true;
+            }
+        }
         for redist in self.redists.iter() {
             if let Some(lock) = redist.lock.get() {
                 // Freed after the lock is released, which has interrupts off.
@@ -145,6 +177,7 @@ impl<E: Env> Domain<E> {
         if let Some(table) = self.properties.get() {
             table.release();
         }
+        false
     }
 
     /// LPIs that fired with no vCPU to go to.

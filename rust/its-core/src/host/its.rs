@@ -4,14 +4,17 @@
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use its_arch::{CollectionId, Command, DeviceId, EventBits, EventId, GuestPa, Lpi, Rdbase};
+use its_arch::{CollectionId, Command, DeviceId, EventBits, EventId, Lpi, Rdbase};
 
 use crate::Error;
-use crate::env::{Env, Level, Lock, Table};
+use crate::budget::{Budget, Step};
+use crate::env::{Env, Level, Lock};
 use crate::host::lpi::{BLOCK, LpiRange};
-use crate::host::queue::{Queue, Ticket};
+use crate::host::queue::Queue;
+use crate::host::transit::Transit;
 use crate::host::{Host, MAX_CPUS};
 use crate::line::Line;
+use crate::sorted::SortedMap;
 
 /// An ITT is aligned to 256 bytes (IHI 0069, MAPD).
 const ITT_ALIGN: usize = 256;
@@ -37,28 +40,42 @@ struct Collections<E: Env> {
     next: usize,
 }
 
+/// Whose a device is.
+struct Owner {
+    domain: u16,
+    /// How often it is mapped, or about to be.
+    times: u32,
+    /// The ITS may have it mapped since before: it did not confirm that it is
+    /// unmapped.
+    abandoned: bool,
+}
+
 /// One ITS of the machine.
 pub struct HostIts<E: Env> {
-    queue: Queue<E>,
+    pub(super) queue: Queue<E>,
     config: HostItsConfig,
     collections: E::IrqLock<Collections<E>>,
+    /// Whose each device is. Trap context.
+    owners: E::Lock<SortedMap<DeviceId, Owner, E>>,
     /// ITTs and LPIs that had to be left to an ITS that did not answer.
     abandoned: AtomicU64,
 }
 
 /// A device as mapped on a host ITS: all its events, each to an LPI. Given
-/// back by [`HostIts::unmap_device`].
+/// back by [`Host::unmap_device`].
 pub struct HostDevice<E: Env> {
     /// Index of the host ITS.
     pub its: usize,
     /// DeviceID there.
     pub device: DeviceId,
-    bits: EventBits,
+    pub(super) bits: EventBits,
     /// Its first events that the ITS has been told of.
-    installed: u32,
-    lpis: LpiRange,
+    pub(super) installed: u32,
+    /// The ITS may have it mapped since before: see [`Owner::abandoned`].
+    pub(super) abandoned: bool,
+    pub(super) lpis: LpiRange,
     /// Dropped when the ITS has let go of it, and never before.
-    itt: ManuallyDrop<E::Table>,
+    pub(super) itt: ManuallyDrop<E::Table>,
 }
 
 impl<E: Env> HostDevice<E> {
@@ -88,6 +105,7 @@ impl<E: Env> HostIts<E> {
                 count: 0,
                 next: 0,
             }),
+            owners: E::Lock::new(SortedMap::new()),
             abandoned: AtomicU64::new(0),
         })
     }
@@ -107,19 +125,14 @@ impl<E: Env> HostIts<E> {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Have the ITS finish all commands for `rdbase`, which puts the caller's
-    /// commands before it into effect.
-    fn sync(&self, rdbase: Rdbase) -> Result<Ticket, Error> {
-        self.queue.submit(&Command::Sync { rdbase })
-    }
-
     pub(crate) fn map_collection(
         &self,
         collection: CollectionId,
         rdbase: Rdbase,
     ) -> Result<(), Error> {
         self.queue.submit(&Command::Mapc { collection, rdbase, valid: true })?;
-        self.queue.wait(self.sync(rdbase)?)?;
+        let sync = self.queue.submit(&Command::Sync { rdbase })?;
+        self.queue.wait(sync)?;
         let mut collections = self.collections.lock();
         let count = collections.count;
         if let Some(known) = collections
@@ -138,25 +151,50 @@ impl<E: Env> HostIts<E> {
     }
 
     /// The collection for the next event: each CPU in turn.
-    fn pick(&self) -> Result<(CollectionId, Rdbase), Error> {
+    pub(super) fn pick(&self) -> Result<(CollectionId, Rdbase), Error> {
         let mut collections = self.collections.lock();
         let at = collections.next;
         collections.next = at.wrapping_add(1).checked_rem(collections.count).unwrap_or(0);
         collections.routed.get(at).copied().flatten().ok_or(Error::NotFound)
     }
 
-    fn routed(&self, index: usize) -> Option<Rdbase> {
+    /// Where the collection that came up as number `index` goes to.
+    pub(super) fn routed(&self, index: usize) -> Option<Rdbase> {
         self.collections.lock().routed.get(index).copied().flatten().map(|(_, rdbase)| rdbase)
     }
 
-    /// SYNC all redistributors that LPIs go to, and wait.
-    fn sync_all(&self) -> Result<(), Error> {
-        let mut last = None;
-        for index in 0..usize::from(MAX_CPUS) {
-            let Some(rdbase) = self.routed(index) else { break };
-            last = Some(self.sync(rdbase)?);
+    /// `domain` wants to map `device`. It may have mapped it already: then it
+    /// has it twice for a while. True if the ITS may have it mapped since it
+    /// was abandoned.
+    fn claim(&self, device: DeviceId, domain: u16) -> Result<bool, Error> {
+        let mut owners = self.owners.lock();
+        if let Some(owner) = owners.get_mut(device) {
+            if owner.times != 0 && owner.domain != domain {
+                return Err(Error::Exists);
+            }
+            owner.domain = domain;
+            owner.times = owner.times.saturating_add(1);
+            return Ok(owner.abandoned);
         }
-        last.map_or(Ok(()), |ticket| self.queue.wait(ticket))
+        owners.insert(device, Owner { domain, times: 1, abandoned: false })?;
+        Ok(false)
+    }
+
+    /// Undo a [`Self::claim`].
+    fn disclaim(&self, device: DeviceId) {
+        let mut owners = self.owners.lock();
+        let Some(owner) = owners.get_mut(device) else { return };
+        owner.times = owner.times.saturating_sub(1);
+        if owner.times == 0 && !owner.abandoned {
+            owners.remove(device);
+        }
+    }
+
+    /// It is not known, or known again, what the ITS thinks of `device`.
+    pub(super) fn set_abandoned(&self, device: DeviceId, abandoned: bool) {
+        if let Some(owner) = self.owners.lock().get_mut(device) {
+            owner.abandoned = abandoned;
+        }
     }
 }
 
@@ -165,8 +203,8 @@ impl<E: Env> Host<E> {
     /// an LPI of `domain`. Trap context; waits for the ITS.
     ///
     /// # Errors
-    /// Those of [`Self::prepare_device`] and [`Self::install_device`]. Nothing
-    /// is mapped then.
+    /// Those of [`Self::prepare_device`] and of the host command queue;
+    /// [`Error::NotFound`] without a collection. Nothing is mapped then.
     pub fn map_device(
         &self,
         its: usize,
@@ -174,15 +212,34 @@ impl<E: Env> Host<E> {
         domain: u16,
         events: u64,
     ) -> Result<HostDevice<E>, Error> {
-        self.install_device(self.prepare_device(its, device, domain, events)?)
+        let prepared = self.prepare_device(its, device, domain, events)?;
+        self.complete(Transit::install(prepared))?.ok_or(Error::NotFound)
+    }
+
+    /// Unmap a device; see [`Transit::remove`]. Trap context; waits for the
+    /// ITS.
+    pub fn unmap_device(&self, device: HostDevice<E>) {
+        // Removing has no errors of its own.
+        let _gone = self.complete(Transit::remove(device));
+    }
+
+    fn complete(&self, mut transit: Transit<E>) -> Result<Option<HostDevice<E>>, Error> {
+        loop {
+            match transit.advance(self, &mut Budget::unlimited()) {
+                Step::Done(result) => return result,
+                Step::More(rest) => transit = rest,
+            }
+            E::relax();
+        }
     }
 
     /// Get what it takes to map `device`, and leave the ITS alone. Followed by
-    /// [`Self::install_device`].
+    /// [`Transit::install`].
     ///
     /// # Errors
     /// [`Error::OutOfRange`] beyond what the ITS supports, [`Error::NoLpis`],
-    /// [`Error::NoMemory`], [`Error::NotFound`].
+    /// [`Error::NoMemory`], [`Error::NotFound`]; [`Error::Exists`] when it is
+    /// another domain's.
     pub(crate) fn prepare_device(
         &self,
         its: usize,
@@ -190,7 +247,8 @@ impl<E: Env> Host<E> {
         domain: u16,
         events: u64,
     ) -> Result<HostDevice<E>, Error> {
-        let config = *self.its(its)?.config();
+        let hw = self.its(its)?;
+        let config = *hw.config();
         if u64::from(device.get()) >> config.device_bits.min(32) != 0 {
             return Err(Error::OutOfRange);
         }
@@ -200,94 +258,40 @@ impl<E: Env> Host<E> {
         }
         let count = u32::try_from(bits.count()).map_err(|_| Error::OutOfRange)?;
         let bytes = count.checked_mul(config.itt_entry_bytes).ok_or(Error::OutOfRange)?;
-        let itt =
-            E::alloc_table(usize::try_from(bytes).map_err(|_| Error::OutOfRange)?, ITT_ALIGN)?;
-        let lpis = self.lpis.alloc(domain, count)?;
-        Ok(HostDevice { its, device, bits, installed: 0, lpis, itt: ManuallyDrop::new(itt) })
+        let bytes = usize::try_from(bytes).map_err(|_| Error::OutOfRange)?;
+        let abandoned = hw.claim(device, domain)?;
+        let parts = E::alloc_table(bytes, ITT_ALIGN)
+            .and_then(|itt| Ok((itt, self.lpis.alloc(domain, count)?)));
+        let (itt, lpis) = parts.inspect_err(|_| hw.disclaim(device))?;
+        let itt = ManuallyDrop::new(itt);
+        Ok(HostDevice { its, device, bits, installed: 0, abandoned, lpis, itt })
     }
 
-    /// Map a device that was prepared. Trap context; waits for the ITS.
-    ///
-    /// # Errors
-    /// Those of the host command queue; [`Error::NotFound`] without a
-    /// collection. The device is unmapped, and given back, then.
-    pub(crate) fn install_device(&self, mut device: HostDevice<E>) -> Result<HostDevice<E>, Error> {
-        match self.its(device.its).and_then(|hw| hw.map_events(&mut device)) {
-            Ok(()) => Ok(device),
-            Err(error) => {
-                // What the ITS may have seen of it has to be taken back.
-                self.unmap_device(device);
-                Err(error)
-            }
+    /// Take back what a device had that its ITS does not use.
+    pub(crate) fn free_device(&self, device: HostDevice<E>) {
+        if let Ok(hw) = self.its(device.its) {
+            hw.disclaim(device.device);
         }
+        self.lpis.free(device.lpis);
+        drop(ManuallyDrop::into_inner(device.itt));
     }
 
-    /// Unmap a device and take back its LPIs and its ITT, if the ITS confirms
-    /// that it uses neither any more; otherwise they are never used again.
-    /// Trap context; waits for the ITS.
-    pub fn unmap_device(&self, device: HostDevice<E>) {
-        let confirmed = self.its(device.its).and_then(|hw| {
-            let result = hw.unmap_events(&device);
-            if result.is_err() {
-                hw.abandoned.fetch_add(1, Ordering::Relaxed);
-            }
-            result
-        });
-        if let Err(error) = confirmed {
-            let line = Line::new()
-                .text("ITS: host ITS ")
-                .dec(u64::try_from(device.its).unwrap_or(u64::MAX))
-                .text(" did not confirm that device ")
-                .hex(device.device.get().into())
-                .text(" is unmapped (")
-                .text(error.text())
-                .text("); its LPIs and ITT are not used again");
-            E::log(Level::Error, line.as_str());
-            self.lpis.retire(device.lpis);
-        } else {
-            self.lpis.free(device.lpis);
-            drop(ManuallyDrop::into_inner(device.itt));
+    /// Give up on a device whose ITS does not confirm that it is unmapped.
+    pub(super) fn abandon_device(&self, device: HostDevice<E>, error: Error) {
+        if let Ok(hw) = self.its(device.its) {
+            hw.set_abandoned(device.device, true);
+            hw.disclaim(device.device);
+            hw.abandoned.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-impl<E: Env> HostIts<E> {
-    fn map_events(&self, device: &mut HostDevice<E>) -> Result<(), Error> {
-        self.queue.submit(&Command::Mapd {
-            device: device.device,
-            size: device.bits,
-            itt: GuestPa::new(device.itt.address()),
-            valid: true,
-        })?;
-        for (event, lpi) in (0_u32..).zip(device.lpis.iter()) {
-            let (collection, _) = self.pick()?;
-            self.queue.submit(&Command::Mapti {
-                device: device.device,
-                event: EventId::new(event),
-                intid: lpi.intid(),
-                collection,
-            })?;
-            device.installed = event.saturating_add(1);
-        }
-        self.sync_all()
-    }
-
-    /// Unmap the events one by one, which makes their LPIs not pending: who
-    /// gets the LPIs next does not see an interrupt of this device. Then the
-    /// device.
-    fn unmap_events(&self, device: &HostDevice<E>) -> Result<(), Error> {
-        for event in 0..device.installed {
-            let event = EventId::new(event);
-            self.queue.submit(&Command::Discard { device: device.device, event })?;
-        }
-        let ticket = self.queue.submit(&Command::Mapd {
-            device: device.device,
-            size: device.bits,
-            itt: GuestPa::new(0),
-            valid: false,
-        })?;
-        // Without any collection there is no SYNC to wait for.
-        self.sync_all()?;
-        self.queue.wait(ticket)
+        let line = Line::new()
+            .text("ITS: host ITS ")
+            .dec(u64::try_from(device.its).unwrap_or(u64::MAX))
+            .text(" did not confirm that device ")
+            .hex(device.device.get().into())
+            .text(" is unmapped (")
+            .text(error.text())
+            .text("); its LPIs and ITT are not used again");
+        E::log(Level::Error, line.as_str());
+        self.lpis.retire(device.lpis);
     }
 }

@@ -202,6 +202,11 @@ impl<E: Env> HostLpis<E> {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn total(&self) -> u32 {
+        self.allocator.lock().blocks.saturating_mul(BLOCK)
+    }
+
     /// How many LPIs are assigned.
     pub fn in_use(&self) -> u32 {
         self.allocator.lock().used.count().saturating_mul(BLOCK)

@@ -4,9 +4,11 @@
 pub mod its;
 pub mod lpi;
 pub mod queue;
+mod transit;
 
 pub use its::{HostDevice, HostIts, HostItsConfig};
 pub use lpi::{HostEntry, HostLpis};
+pub(crate) use transit::Transit;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -96,30 +96,60 @@ impl<E: Env> Queue<E> {
     /// Put one command in. When the queue is full, wait for room.
     ///
     /// # Errors
+    /// Those of [`Self::try_submit`].
+    pub(crate) fn submit(&self, command: &Command) -> Result<Ticket, Error> {
+        Self::persist(|patience| self.try_submit(command, patience))
+    }
+
+    /// Wait until the hardware has executed everything up to `ticket`.
+    ///
+    /// # Errors
+    /// Those of [`Self::poll`].
+    pub(crate) fn wait(&self, ticket: Ticket) -> Result<(), Error> {
+        Self::persist(|patience| self.poll(ticket, patience))
+    }
+
+    fn persist<R>(
+        attempt: impl Fn(&mut Patience<E>) -> Result<Option<R>, Error>,
+    ) -> Result<R, Error> {
+        let mut patience = Patience::new();
+        loop {
+            if let Some(result) = attempt(&mut patience)? {
+                return Ok(result);
+            }
+            E::relax();
+        }
+    }
+
+    /// Put one command in, if there is room; `None` if not yet. `patience` is
+    /// that of all attempts.
+    ///
+    /// # Errors
     /// [`Error::TimedOut`], [`Error::Stalled`], [`Error::Confused`]; the
     /// command was not put in.
-    pub(crate) fn submit(&self, command: &Command) -> Result<Ticket, Error> {
-        let raw = command.encode();
-        let mut patience = Patience::<E>::new();
-        loop {
-            let known = {
-                let mut state = self.state.lock();
-                // One slot stays empty: a full queue would look empty.
-                let room = self.slots.saturating_sub(1);
-                let full = state.submitted.wrapping_sub(state.completed) >= room;
-                let known =
-                    if full || state.failed.is_some() { self.refresh(&mut state) } else { Ok(()) };
-                if let Some(error) = state.failed {
-                    return Err(error);
-                }
-                if known.is_ok() && state.submitted.wrapping_sub(state.completed) < room {
-                    return Ok(self.append(&mut state, &raw));
-                }
-                patience.note(state.completed);
-                known
-            };
-            known.and_then(|()| patience.wait()).map_err(|error| self.fail(error))?;
-        }
+    pub(crate) fn try_submit(
+        &self,
+        command: &Command,
+        patience: &mut Patience<E>,
+    ) -> Result<Option<Ticket>, Error> {
+        let known = {
+            let mut state = self.state.lock();
+            // One slot stays empty: a full queue would look empty.
+            let room = self.slots.saturating_sub(1);
+            let full = state.submitted.wrapping_sub(state.completed) >= room;
+            let known =
+                if full || state.failed.is_some() { self.refresh(&mut state) } else { Ok(()) };
+            if let Some(error) = state.failed {
+                return Err(error);
+            }
+            if known.is_ok() && state.submitted.wrapping_sub(state.completed) < room {
+                return Ok(Some(self.append(&mut state, &command.encode())));
+            }
+            patience.note(state.completed);
+            known
+        };
+        known.and_then(|()| patience.check()).map_err(|error| self.fail(error))?;
+        Ok(None)
     }
 
     fn append(&self, state: &mut State, raw: &RawCommand) -> Ticket {
@@ -129,30 +159,33 @@ impl<E: Env> Queue<E> {
         Ticket(state.submitted)
     }
 
-    /// Wait until the hardware has executed everything up to `ticket`.
+    /// Has the hardware executed everything up to `ticket`? `None` if not yet.
+    /// `patience` is that of all attempts.
     ///
     /// # Errors
     /// [`Error::TimedOut`], [`Error::Stalled`], [`Error::Confused`].
-    pub(crate) fn wait(&self, ticket: Ticket) -> Result<(), Error> {
-        let mut patience = Patience::<E>::new();
-        loop {
-            let known = {
-                let mut state = self.state.lock();
-                let known = self.refresh(&mut state);
-                // Numbers wrap after 2^64 commands: compare distances.
-                if state.submitted.wrapping_sub(state.completed)
-                    <= state.submitted.wrapping_sub(ticket.0)
-                {
-                    return Ok(());
-                }
-                if let Some(error) = state.failed {
-                    return Err(error);
-                }
-                patience.note(state.completed);
-                known
-            };
-            known.and_then(|()| patience.wait()).map_err(|error| self.fail(error))?;
-        }
+    pub(crate) fn poll(
+        &self,
+        ticket: Ticket,
+        patience: &mut Patience<E>,
+    ) -> Result<Option<()>, Error> {
+        let known = {
+            let mut state = self.state.lock();
+            let known = self.refresh(&mut state);
+            // Numbers wrap after 2^64 commands: compare distances.
+            if state.submitted.wrapping_sub(state.completed)
+                <= state.submitted.wrapping_sub(ticket.0)
+            {
+                return Ok(Some(()));
+            }
+            if let Some(error) = state.failed {
+                return Err(error);
+            }
+            patience.note(state.completed);
+            known
+        };
+        known.and_then(|()| patience.check()).map_err(|error| self.fail(error))?;
+        Ok(None)
     }
 
     /// Commands put in, and commands executed as far as known.
@@ -163,7 +196,7 @@ impl<E: Env> Queue<E> {
 }
 
 /// Bounds a wait by the time without progress.
-struct Patience<E: Env> {
+pub(crate) struct Patience<E: Env> {
     last: Option<u64>,
     deadline: u64,
     polls: u32,
@@ -173,7 +206,7 @@ struct Patience<E: Env> {
 }
 
 impl<E: Env> Patience<E> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { last: None, deadline: 0, polls: 0, expired: false, env: core::marker::PhantomData }
     }
 
@@ -187,7 +220,7 @@ impl<E: Env> Patience<E> {
         }
     }
 
-    fn wait(&mut self) -> Result<(), Error> {
+    fn check(&mut self) -> Result<(), Error> {
         if self.expired {
             return Err(Error::TimedOut);
         }
@@ -195,7 +228,6 @@ impl<E: Env> Patience<E> {
         // This CPU may have been held up while the hardware went on: look once
         // more before giving up.
         self.expired = E::now() > self.deadline || self.polls > PATIENCE_POLLS;
-        E::relax();
         Ok(())
     }
 }

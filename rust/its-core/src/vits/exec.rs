@@ -9,35 +9,40 @@ use its_arch::error::{CommandError, Reason};
 use its_arch::{CollectionId, Command, DeviceId, EventBits, EventId, Intid, Lpi, Rdbase, VcpuId};
 
 use crate::Error;
-use crate::domain::{COLLECTIONS, Domain};
+use crate::domain::{COLLECTIONS, Domain, Job};
 use crate::env::Env;
 use crate::host::Host;
 use crate::vits::{Registers, Vits};
 
-type Result = core::result::Result<(), CommandError>;
+type Result<T = ()> = core::result::Result<T, CommandError>;
 
 /// One command in execution.
 struct Run<'a, E: Env> {
     vits: &'a Vits<E>,
     domain: &'a Domain<E>,
     host: &'a Host<E>,
-    registers: &'a Registers,
+    registers: &'a Registers<E>,
     opcode: Opcode,
 }
 
 impl<E: Env> Vits<E> {
-    /// Execute `command`.
+    /// Execute `command`, or begin to: what takes more than one step is left
+    /// over.
     pub(super) fn run(
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
-        registers: &Registers,
+        registers: &Registers<E>,
         command: &Command,
-    ) -> Result {
+    ) -> Result<Option<Job<E>>> {
         let run = Run { vits: self, domain, host, registers, opcode: command.opcode() };
         match *command {
-            Command::Mapd { device, size, valid, .. } => run.mapd(device, size, valid),
-            Command::Mapc { collection, rdbase, valid } => run.mapc(collection, rdbase, valid),
+            Command::Mapd { device, size, valid, .. } => return run.mapd(device, size, valid),
+            Command::Mapc { collection, rdbase, valid } => {
+                return run.mapc(collection, rdbase, valid);
+            }
+            Command::Movall { from, to } => return run.movall(from, to),
+            Command::Invall { collection } => return run.invall(collection),
             Command::Mapti { device, event, intid, collection } => {
                 run.mapti(device, event, intid, collection)
             }
@@ -45,14 +50,22 @@ impl<E: Env> Vits<E> {
                 run.mapti(device, event, Intid::new(event.get()), collection)
             }
             Command::Movi { device, event, collection } => run.movi(device, event, collection),
-            Command::Movall { from, to } => run.movall(from, to),
             Command::Discard { device, event } => run.discard(device, event),
             Command::Clear { device, event } => run.clear(device, event),
             Command::Int { device, event } => run.int(device, event),
             Command::Inv { device, event } => run.inv(device, event),
-            Command::Invall { collection } => run.invall(collection),
             Command::Sync { rdbase } => run.sync(rdbase),
         }
+        .map(|()| None)
+    }
+}
+
+/// Why a MAPD failed.
+pub(super) fn mapd_reason(error: Error) -> Reason {
+    match error {
+        // More events than there are LPIs.
+        Error::OutOfRange | Error::NoLpis => Reason::IttSizeOutOfRange,
+        _ => Reason::DeviceOutOfRange,
     }
 }
 
@@ -79,7 +92,7 @@ impl<E: Env> Run<'_, E> {
         )
     }
 
-    fn vcpu(&self, rdbase: Rdbase) -> core::result::Result<VcpuId, CommandError> {
+    fn vcpu(&self, rdbase: Rdbase) -> Result<VcpuId> {
         self.domain
             .has_vcpu(rdbase.processor_number())
             .ok_or_else(|| self.fail(Reason::ProcnumOutOfRange))
@@ -117,27 +130,25 @@ impl<E: Env> Run<'_, E> {
         })
     }
 
-    fn mapd(&self, device: DeviceId, size: EventBits, valid: bool) -> Result {
+    fn mapd(&self, device: DeviceId, size: EventBits, valid: bool) -> Result<Option<Job<E>>> {
         self.device_in_range(device)?;
         if !valid {
-            self.domain.unmap_device(self.host, self.vits.index, device);
-            return Ok(());
+            return Ok(self.domain.unmap_device(self.vits.index, device).map(Job::Device));
         }
         self.check(size <= self.vits.event_bits, Reason::IttSizeOutOfRange)?;
-        self.domain.map_device(self.host, self.vits.index, device, size).map_err(|error| {
-            self.fail(match error {
-                // More events than there are LPIs.
-                Error::OutOfRange | Error::NoLpis => Reason::IttSizeOutOfRange,
-                _ => Reason::DeviceOutOfRange,
-            })
-        })
+        let job = self.domain.map_device(self.host, self.vits.index, device, size);
+        job.map(|job| Some(Job::Device(job))).map_err(|error| self.fail(mapd_reason(error)))
     }
 
-    fn mapc(&self, collection: CollectionId, rdbase: Rdbase, valid: bool) -> Result {
+    fn mapc(
+        &self,
+        collection: CollectionId,
+        rdbase: Rdbase,
+        valid: bool,
+    ) -> Result<Option<Job<E>>> {
         self.collection_in_range(collection)?;
         let vcpu = if valid { Some(self.vcpu(rdbase)?) } else { None };
-        self.domain.map_collection(self.vits.index, collection, vcpu);
-        Ok(())
+        Ok(self.domain.map_collection(self.vits.index, collection, vcpu))
     }
 
     /// MAPTI, and MAPI with the EventID as INTID.
@@ -170,10 +181,9 @@ impl<E: Env> Run<'_, E> {
         })
     }
 
-    fn movall(&self, from: Rdbase, to: Rdbase) -> Result {
+    fn movall(&self, from: Rdbase, to: Rdbase) -> Result<Option<Job<E>>> {
         let (from, to) = (self.vcpu(from)?, self.vcpu(to)?);
-        self.domain.move_all(from, to);
-        Ok(())
+        Ok(self.domain.move_all(from, to).map(Job::Drain))
     }
 
     fn discard(&self, device: DeviceId, event: EventId) -> Result {
@@ -212,14 +222,13 @@ impl<E: Env> Run<'_, E> {
         self.check(self.domain.lpi_target(lpi).is_some(), Reason::UnmappedCollection)
     }
 
-    fn invall(&self, collection: CollectionId) -> Result {
+    fn invall(&self, collection: CollectionId) -> Result<Option<Job<E>>> {
         self.collection_in_range(collection)?;
         let vcpu = self
             .domain
             .collection(self.vits.index, collection)
             .ok_or_else(|| self.fail(Reason::UnmappedCollection))?;
-        self.domain.invalidate_all(vcpu);
-        Ok(())
+        Ok(self.domain.refresh(vcpu).map(Job::Refresh))
     }
 
     /// Commands take effect before the next one is looked at.

@@ -11,10 +11,12 @@ mod registers;
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use its_arch::DeviceId;
+use its_arch::command::Opcode;
 use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, PageSize};
 use its_arch::memory::{Cacheability, Shareability};
+use its_arch::{DeviceId, RawCommand};
 
+use crate::domain::Job;
 use crate::env::{Env, Lock};
 use crate::host::Host;
 
@@ -23,7 +25,7 @@ use crate::host::Host;
 const ENTRY_BYTES: u8 = 8;
 
 /// The registers, and what hangs on them.
-struct Registers {
+struct Registers<E: Env> {
     enabled: bool,
     cbaser: Cbaser,
     /// Byte offset of GITS_CWRITER.
@@ -37,6 +39,15 @@ struct Registers {
     executed: [u64; 16],
     /// Commands skipped because of an error, or unknown.
     skipped: u64,
+    job: Option<Running<E>>,
+}
+
+/// What is in progress.
+struct Running<E: Env> {
+    job: Job<E>,
+    /// The command that it is, if it is one: GITS_CREADR moves when it is
+    /// done.
+    command: Option<(Opcode, RawCommand)>,
 }
 
 /// One virtual ITS.
@@ -45,7 +56,7 @@ pub struct Vits<E: Env> {
     index: u16,
     device_bits: u8,
     event_bits: its_arch::EventBits,
-    registers: E::Lock<Registers>,
+    registers: E::Lock<Registers<E>>,
     /// GITS_CREADR, for readers that do not wait for a batch of commands.
     creadr: AtomicU64,
     /// GITS_CTLR.Enabled, for interrupts.
@@ -87,6 +98,7 @@ impl<E: Env> Vits<E> {
                 collections: table(BaserType::Collections),
                 executed: [0; 16],
                 skipped: 0,
+                job: None,
             }),
             creadr: AtomicU64::new(0),
             translating: AtomicBool::new(false),
@@ -110,14 +122,14 @@ impl<E: Env> Vits<E> {
         (registers.executed, registers.skipped)
     }
 
-    fn publish_creadr(&self, registers: &Registers) {
+    fn publish_creadr(&self, registers: &Registers<E>) {
         let creadr = Creadr::from_byte_offset(registers.creadr).with_stalled(registers.stalled);
         self.creadr.store(creadr.into(), Ordering::Release);
     }
 
     /// Does the guest's device table have room for `device`? What is in a
     /// two-level table is not looked at: nothing depends on it.
-    fn device_in_range(&self, registers: &Registers, device: DeviceId) -> bool {
+    fn device_in_range(&self, registers: &Registers<E>, device: DeviceId) -> bool {
         let devices = registers.devices;
         devices.valid()
             && u64::from(device.get()) < devices.capacity()

@@ -1,27 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The guest's command queue (IHI 0069, 5.3).
 //!
-//! One trap executes at most [`BUDGET`] commands; the rest follows in
-//! [`Domain::work`] before the vCPU enters the guest, with other work of the
-//! CPU in between, and GITS_CREADR shows how far it is. All of that happens
-//! under the virtual ITS's lock, which is released after each batch: a command
-//! is executed once and in order, whichever vCPU writes GITS_CWRITER, and a
-//! guest that disables the ITS meanwhile finds the rest of the queue as it
-//! was.
+//! One trap executes as many commands as its [`Budget`] allows, and part of
+//! the last if that takes long; the rest follows in [`Domain::work`] before the
+//! vCPU enters the guest, with other work of the CPU in between, and
+//! GITS_CREADR shows how far it is. All of that happens under the virtual
+//! ITS's lock, which is released after each batch: a command is executed once
+//! and in order, whichever vCPU writes GITS_CWRITER, and a guest that disables
+//! the ITS meanwhile finds the rest of the queue as it was.
 
-use its_arch::command::opcode_name;
+use its_arch::command::{Opcode, opcode_name};
+use its_arch::error::CommandError;
 use its_arch::{COMMAND_SIZE, Command, RawCommand};
 
+use crate::budget::{Budget, COMMAND, Step};
 use crate::domain::Domain;
 use crate::env::{Env, Guest, Level, Lock};
 use crate::host::Host;
 use crate::line::Line;
-use crate::vits::{Registers, Vits};
+use crate::vits::exec::mapd_reason;
+use crate::vits::{Registers, Running, Vits};
 
-/// Commands that are executed without a break, if none looks at many LPIs.
-pub const BUDGET: u32 = 32;
-/// As many LPIs count as one command.
-const LPIS_PER_COMMAND: u64 = 256;
 /// Commands that are fetched in one go, if they are in one page.
 const RUN: u64 = 16;
 /// Bytes of those.
@@ -29,73 +28,116 @@ const RUN_BYTES: usize = 512;
 /// Pages of guest memory, for runs that may not cross one.
 const PAGE_SIZE: u64 = 4096;
 
-impl<E: Env> Vits<E> {
-    /// Is there a command that can be executed?
-    pub(super) fn has_work(registers: &Registers) -> bool {
-        registers.enabled
-            && !registers.stalled
-            && registers.cbaser.valid()
-            && registers.creadr != registers.cwriter
+impl<E: Env> Registers<E> {
+    /// Is there anything to do?
+    pub(super) fn has_work(&self) -> bool {
+        self.job.is_some()
+            || (self.enabled && !self.stalled && self.cbaser.valid() && self.creadr != self.cwriter)
     }
 
+    /// Disabled, and not at work any more (GITS_CTLR.Quiescent).
+    pub(super) fn quiescent(&self) -> bool {
+        !self.enabled && self.job.is_none()
+    }
+}
+
+impl<E: Env> Vits<E> {
     /// Execute a batch of commands. True if there are more.
     pub(super) fn process(
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
-        registers: &mut Registers,
+        registers: &mut Registers<E>,
     ) -> bool {
-        let mut budget = BUDGET;
-        while budget != 0 && Self::has_work(registers) {
+        let mut budget = Budget::trap();
+        loop {
+            if !self.finish_job(domain, host, registers, &mut budget) {
+                return true;
+            }
+            if budget.is_spent() || !registers.has_work() {
+                return registers.has_work();
+            }
             let mut bytes = [0_u8; RUN_BYTES];
-            let run = Self::run_length(registers).min(budget.into());
+            let run = Self::run_length(registers).min(budget.commands());
             if !self.fetch(domain, registers, run, &mut bytes) {
                 self.stall(domain, registers);
                 return false;
             }
             let slots = bytes.as_chunks::<32>().0;
             for (_, slot) in (0..run).zip(slots) {
-                let raw = RawCommand::from_le_bytes(slot);
-                let weight = self.weight(domain, &raw);
-                self.execute(domain, host, registers, &raw);
-                let next = registers.creadr.saturating_add(COMMAND_SIZE);
-                let wrapped = next >= registers.cbaser.size_bytes();
-                registers.creadr = if wrapped { 0 } else { next };
-                self.publish_creadr(registers);
-                budget = budget.saturating_sub(weight);
-                if budget == 0 {
+                self.execute(domain, host, registers, &RawCommand::from_le_bytes(slot));
+                budget.spend(COMMAND.saturating_add(domain.lookup_cost()));
+                if budget.is_spent() || registers.job.is_some() {
                     break;
                 }
             }
         }
-        Self::has_work(registers)
     }
 
-    /// How much of the budget a command takes: more than one if it looks at
-    /// many LPIs, or moves them.
-    fn weight(&self, domain: &Domain<E>, raw: &RawCommand) -> u32 {
-        let of_collection = |collection| {
-            domain.collection(self.index, collection).map_or(0, |vcpu| domain.waiting(vcpu))
+    /// Go on with the job, if there is one. False if it is not done.
+    fn finish_job(
+        &self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        registers: &mut Registers<E>,
+        budget: &mut Budget,
+    ) -> bool {
+        let Some(Running { job, command }) = registers.job.take() else { return true };
+        let result = match job.advance(domain, host, budget) {
+            Step::More(job) => {
+                registers.job = Some(Running { job, command });
+                return false;
+            }
+            Step::Done(result) => result,
         };
-        let lpis = match Command::decode(raw) {
-            Ok(Command::Mapd { device, size, valid, .. }) => {
-                let wanted = if valid { size.count() } else { 0 };
-                domain.events(self.index, device).max(wanted)
+        if let Some((opcode, raw)) = command {
+            let result = result.map_err(|error| CommandError::new(opcode, mapd_reason(error)));
+            self.executed(domain, registers, opcode, &raw, result);
+        }
+        true
+    }
+
+    /// Run `work`, which adds or removes devices, while no job is in progress;
+    /// one that is gets finished first. Hypercall context.
+    pub(crate) fn between_jobs<R>(
+        &self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        work: impl FnOnce() -> R,
+    ) -> R {
+        loop {
+            let mut registers = self.registers.lock();
+            if self.finish_job(domain, host, &mut registers, &mut Budget::trap()) {
+                return work();
             }
-            Ok(Command::Mapc { collection, .. } | Command::Invall { collection }) => {
-                of_collection(collection)
+            drop(registers);
+            E::relax();
+        }
+    }
+
+    /// The domain is dying: finish what is in progress, and take its devices
+    /// away. True if there is more to do.
+    pub(crate) fn relinquish(
+        &self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        budget: &mut Budget,
+    ) -> bool {
+        let mut registers = self.registers.lock();
+        loop {
+            if !self.finish_job(domain, host, &mut registers, budget) {
+                return true;
             }
-            Ok(Command::Movall { from, .. }) => {
-                domain.has_vcpu(from.processor_number()).map_or(0, |vcpu| domain.waiting(vcpu))
+            match domain.take_next_device(self.index) {
+                Some(job) => registers.job = Some(Running { job, command: None }),
+                None => return false,
             }
-            _ => 0,
-        };
-        u32::try_from(lpis / LPIS_PER_COMMAND).unwrap_or(u32::MAX).saturating_add(1)
+        }
     }
 
     /// How many commands can be fetched together: up to GITS_CWRITER, the
     /// queue's end, or the end of a page.
-    fn run_length(registers: &Registers) -> u64 {
+    fn run_length(registers: &Registers<E>) -> u64 {
         let end = if registers.cwriter > registers.creadr {
             registers.cwriter
         } else {
@@ -106,7 +148,7 @@ impl<E: Env> Vits<E> {
         (to_end.min(to_page) / COMMAND_SIZE).clamp(1, RUN)
     }
 
-    fn fetch(&self, domain: &Domain<E>, registers: &Registers, run: u64, to: &mut [u8]) -> bool {
+    fn fetch(&self, domain: &Domain<E>, registers: &Registers<E>, run: u64, to: &mut [u8]) -> bool {
         let Some(from) = registers.cbaser.address().checked_add(registers.creadr) else {
             return false;
         };
@@ -116,7 +158,7 @@ impl<E: Env> Vits<E> {
 
     /// The queue cannot be read: nothing can be skipped, so stop until the
     /// guest asks for a retry (GITS_CREADR.Stalled, GITS_CWRITER.Retry).
-    fn stall(&self, domain: &Domain<E>, registers: &mut Registers) {
+    fn stall(&self, domain: &Domain<E>, registers: &mut Registers<E>) {
         registers.stalled = true;
         self.publish_creadr(registers);
         let line = self
@@ -139,7 +181,7 @@ impl<E: Env> Vits<E> {
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
-        registers: &mut Registers,
+        registers: &mut Registers<E>,
         raw: &RawCommand,
     ) {
         let command = match Command::decode(raw) {
@@ -153,39 +195,61 @@ impl<E: Env> Vits<E> {
                     .text(" (")
                     .text(opcode_name(unknown.0))
                     .text(") skipped");
-                return E::log(Level::Guest, line.as_str());
+                E::log(Level::Guest, line.as_str());
+                return self.next_command(registers);
             }
         };
+        let opcode = command.opcode();
         match self.run(domain, host, registers, &command) {
-            Ok(()) => {
-                let number = usize::from(command.opcode().get());
-                if let Some(count) = registers.executed.get_mut(number) {
-                    *count = count.wrapping_add(1);
-                }
+            Ok(Some(job)) => {
+                registers.job = Some(Running { job, command: Some((opcode, *raw)) });
             }
-            Err(error) => {
-                registers.skipped = registers.skipped.wrapping_add(1);
-                let [dw0, dw1, dw2, _] = raw.0;
-                let line = self
-                    .prefix(domain)
-                    .text(error.name())
-                    .text(" (")
-                    .hex(error.number().into())
-                    .text("), skipped ")
-                    .hex(dw0)
-                    .text(" ")
-                    .hex(dw1)
-                    .text(" ")
-                    .hex(dw2);
-                E::log(Level::Guest, line.as_str());
-            }
+            Ok(None) => self.executed(domain, registers, opcode, raw, Ok(())),
+            Err(error) => self.executed(domain, registers, opcode, raw, Err(error)),
         }
+    }
+
+    /// The command that GITS_CREADR is at has been executed, or skipped.
+    fn executed(
+        &self,
+        domain: &Domain<E>,
+        registers: &mut Registers<E>,
+        opcode: Opcode,
+        raw: &RawCommand,
+        result: Result<(), CommandError>,
+    ) {
+        if let Err(error) = result {
+            registers.skipped = registers.skipped.wrapping_add(1);
+            let [dw0, dw1, dw2, _] = raw.0;
+            let line = self
+                .prefix(domain)
+                .text(error.name())
+                .text(" (")
+                .hex(error.number().into())
+                .text("), skipped ")
+                .hex(dw0)
+                .text(" ")
+                .hex(dw1)
+                .text(" ")
+                .hex(dw2);
+            E::log(Level::Guest, line.as_str());
+        } else if let Some(count) = registers.executed.get_mut(usize::from(opcode.get())) {
+            *count = count.wrapping_add(1);
+        }
+        self.next_command(registers);
+    }
+
+    fn next_command(&self, registers: &mut Registers<E>) {
+        let next = registers.creadr.saturating_add(COMMAND_SIZE);
+        let wrapped = next >= registers.cbaser.size_bytes();
+        registers.creadr = if wrapped { 0 } else { next };
+        self.publish_creadr(registers);
     }
 }
 
 impl<E: Env> Domain<E> {
-    /// Execute commands that are left over from a trap, one batch for each
-    /// virtual ITS. True if there are more. Trap context, on the way to the
+    /// Go on with what is left over from a trap, one batch for each virtual
+    /// ITS, and one for the redistributors. True if there are more. Trap context, on the way to the
     /// guest.
     pub fn work(&self, host: &Host<E>) -> bool {
         let mut more = false;
@@ -193,6 +257,6 @@ impl<E: Env> Domain<E> {
             let mut registers = vits.registers.lock();
             more |= vits.process(self, host, &mut registers);
         }
-        more
+        self.work_on_redists() || more
     }
 }

@@ -11,10 +11,10 @@ use its_arch::memory::{Cacheability, Shareability};
 use its_arch::{IdBits, VcpuId};
 
 use crate::Error;
-use crate::domain::{COLLECTION_BITS, Domain};
+use crate::domain::{COLLECTION_BITS, Domain, ForgetDevices, Job};
 use crate::env::{Env, Lock};
 use crate::host::Host;
-use crate::vits::{ENTRY_BYTES, Registers, Vits};
+use crate::vits::{ENTRY_BYTES, Registers, Running, Vits};
 
 /// Implementer and product of GITS_IIDR: what Xen has always said.
 const IIDR: u32 = 0x5800_034c;
@@ -100,7 +100,7 @@ impl<E: Env> Vits<E> {
                 let registers = self.registers.lock();
                 Ctlr::new()
                     .with_enabled(registers.enabled)
-                    .with_quiescent(!Self::has_work(&registers))
+                    .with_quiescent(!registers.has_work())
                     .into_bits()
                     .into()
             }
@@ -134,9 +134,9 @@ impl<E: Env> Vits<E> {
                 registers.enabled = written != 0;
                 self.translating.store(registers.enabled, Ordering::Relaxed);
             }
-            // Base registers are fixed while the ITS is enabled; the
+            // Base registers are fixed while the ITS is enabled or at work; the
             // architecture calls such a write UNPREDICTABLE.
-            Register::Cbaser if !registers.enabled => {
+            Register::Cbaser if registers.quiescent() => {
                 let cbaser = update(registers.cbaser.into(), Cbaser::WRITE_MASK);
                 registers.cbaser = sanitise_cbaser(Cbaser::from(cbaser));
                 // Starts with an empty queue.
@@ -157,14 +157,15 @@ impl<E: Env> Vits<E> {
                     self.publish_creadr(&registers);
                 }
             }
-            Register::Devices if !registers.enabled => {
+            Register::Devices if registers.quiescent() => {
                 let baser = update(registers.devices.into(), Baser::WRITE_MASK);
                 registers.devices = sanitise_baser(Baser::from(baser));
                 if !registers.devices.valid() {
-                    domain.unmap_all_devices(host, self.index);
+                    let job = Job::ForgetDevices(ForgetDevices::new(self.index));
+                    registers.job = Some(Running { job, command: None });
                 }
             }
-            Register::Collections if !registers.enabled => {
+            Register::Collections if registers.quiescent() => {
                 let baser = update(registers.collections.into(), Baser::WRITE_MASK);
                 registers.collections = sanitise_baser(Baser::from(baser)).with_indirect(false);
                 if !registers.collections.valid() {
@@ -183,7 +184,7 @@ impl<E: Env> Vits<E> {
 
     /// Whatever was written, commands that are executable now are executed:
     /// GITS_CWRITER may have been written before GITS_CTLR.Enabled.
-    fn resume(&self, domain: &Domain<E>, host: &Host<E>, registers: &mut Registers) -> bool {
+    fn resume(&self, domain: &Domain<E>, host: &Host<E>, registers: &mut Registers<E>) -> bool {
         self.process(domain, host, registers)
     }
 }
@@ -279,13 +280,18 @@ impl<E: Env> Domain<E> {
             gicr::GICR_PENDBASER => {
                 PendBaser::from(redist.pendbaser.load(Ordering::Relaxed)).with_ptz(false).into()
             }
-            // GICR_SYNCR: never busy. The others are write-only.
+            gicr::GICR_SYNCR => {
+                let busy = redist.with(|state, _| state.refresh.is_some());
+                u64::from(busy == Some(true))
+            }
+            // The others are write-only.
             _ => 0,
         };
         Ok(read_part(value, byte, width))
     }
 
-    /// The guest writes there. Trap context.
+    /// The guest writes there. True if work is left over, for
+    /// [`Domain::work`]. Trap context.
     ///
     /// # Errors
     /// As for [`Domain::its_read`].
@@ -295,7 +301,7 @@ impl<E: Env> Domain<E> {
         offset: u64,
         width: Width,
         value: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let redist = self.redist(id).ok_or(Error::NotFound)?;
         let (base, byte) = gicr_register(offset, width)?;
         let update =
@@ -303,7 +309,7 @@ impl<E: Env> Domain<E> {
         let written = write_part(0, byte, width, value);
         match base {
             gicr::GICR_CTLR if written & u64::from(GicrCtlr::WRITE_MASK) != 0 => {
-                self.enable_lpis(id);
+                return Ok(self.enable_lpis(id));
             }
             gicr::GICR_PROPBASER => self.update_propbaser(|old| {
                 let new = PropBaser::from(update(old.into(), PropBaser::WRITE_MASK));
@@ -323,10 +329,10 @@ impl<E: Env> Domain<E> {
                     self.invalidate(lpi);
                 }
             }
-            gicr::GICR_INVALLR => self.invalidate_all(id),
+            gicr::GICR_INVALLR => return Ok(self.refresh_redist(id)),
             _ => {}
         }
-        Ok(())
+        Ok(false)
     }
 
     /// INTID bits that exist for the guest.

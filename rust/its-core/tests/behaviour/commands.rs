@@ -136,7 +136,8 @@ fn mapd_of_a_device_beyond_the_its_fails() {
 
 #[test]
 fn mapd_wants_as_many_events_as_there_are_lpis() {
-    let m = Machine::booted(Config { host_id_bits: 14, ..Config::default() });
+    let config = Config { host_id_bits: 14, max_events: Some(8192), ..Config::default() };
+    let m = Machine::booted(config);
     // 2^13 host LPIs in all.
     m.fails(cmd::mapd(6, 14), CommandError::MAPD_ITTSIZE_OOR);
     m.ok(cmd::mapd(6, 13));
@@ -259,7 +260,7 @@ fn mapc_names_a_vcpu_that_was_never_created() {
     // Reads of its redistributor are fine, enabling LPIs there is not.
     let absent = its_arch::VcpuId::new(2);
     let word = its_arch::access::Width::Word;
-    assert_eq!(domain.gicr_write(absent, 0, word, 1), Ok(()));
+    assert_eq!(domain.gicr_write(absent, 0, word, 1), Ok(false));
     assert_eq!(domain.gicr_read(absent, 0, word).map(|ctlr| ctlr & 1), Ok(0));
     assert_eq!(domain.gicr_read(far, 0, word), Err(its_core::Error::NotFound));
 }

@@ -14,6 +14,7 @@ mod devices;
 mod happy;
 mod host;
 mod hostile;
+mod jobs;
 mod life;
 mod model;
 mod places;

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The registers of a virtual ITS, and its command queue.
 
+use its_arch::GuestPa;
 use its_arch::access::Width;
 use its_arch::error::CommandError;
-use its_arch::gicr::{GICR_CTLR, GICR_PENDBASER, GICR_PROPBASER, PendBaser, PropBaser};
 use its_arch::gits::{
     Baser, BaserType, Cbaser, Creadr, Ctlr, Cwriter, GITS_BASER, GITS_CBASER, GITS_CREADR,
     GITS_CTLR, GITS_CWRITER, GITS_IIDR, GITS_MPAMIDR, GITS_PARTIDR, GITS_PIDR2, GITS_SIZE,
     GITS_STATUSR, GITS_TRANSLATER, GITS_TYPER, PageSize, TRANSLATION_FRAME, Typer,
 };
 use its_arch::memory::{Cacheability, Shareability};
-use its_arch::{Command, GuestPa};
 use its_core::Error;
 use its_testkit::machine::{PROPERTIES, QUEUE};
 use its_testkit::{Config, Machine, cmd};
@@ -613,44 +612,6 @@ fn one_trap_executes_a_batch_and_work_the_rest() {
     assert_eq!(m.stat("commands"), before + 100);
     assert!(!m.domain.work(&m.host), "nothing is left");
     assert_eq!(m.stat("commands"), before + 100);
-    m.destroy();
-}
-
-#[test]
-fn one_trap_looks_at_a_bounded_number_of_lpis() {
-    // 57344 LPIs are pending on vCPU 0, and mapped to nothing.
-    let m = fresh();
-    m.boot_its(0);
-    m.ram.write(Machine::pending_table(0), &[0xff; 8192]);
-    let propbaser = PropBaser::new().with_id_bits(15).with_address(GuestPa::new(PROPERTIES));
-    m.gicr_w64(0, GICR_PROPBASER, propbaser.into());
-    let pendbaser = PendBaser::new().with_address(GuestPa::new(Machine::pending_table(0)));
-    m.gicr_w64(0, GICR_PENDBASER, pendbaser.into());
-    m.gicr_w32(0, GICR_CTLR, 1);
-    m.boot_redist(1);
-    m.ok(cmd::mapc(0, 0));
-    assert_eq!(m.stat("dormant"), 57344);
-    let repeat = |count, one, two| {
-        let at = queue_creadr(&m);
-        let slot = |n: u64| (at + n * 32) % 4096;
-        for n in 0..count {
-            let command: Command = if n % 2 == 0 { one } else { two };
-            m.put(0, slot(n), &command.encode());
-        }
-        m.w64(GITS_CWRITER, slot(count));
-        let done = (queue_creadr(&m) + 4096 - at) % 4096 / 32;
-        m.work();
-        assert_eq!(queue_creadr(&m), slot(count));
-        m.quiet();
-        done
-    };
-    assert_eq!(repeat(40, cmd::sync(0), cmd::sync(0)), 32);
-    assert_eq!(repeat(3, cmd::invall(0), cmd::invall(0)), 1, "each looks at all of them");
-    assert_eq!(repeat(4, cmd::mapc(0, 1), cmd::mapc(0, 0)), 1, "so does this");
-    assert_eq!(repeat(4, cmd::movall(0, 1), cmd::movall(1, 0)), 1, "each moves all of them");
-    assert_eq!(m.stat("dormant"), 57344);
-    // 2048 events count as 9 commands.
-    assert_eq!(repeat(6, cmd::mapd(5, 11), cmd::unmapd(5)), 4);
     m.destroy();
 }
 

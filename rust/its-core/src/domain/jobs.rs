@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What takes more than one step: commands that look at many LPIs, or that
+//! issue many host commands.
+//!
+//! A virtual ITS has one job at most, under its registers' lock while a step
+//! is taken. Until it is done no other command is executed, and no device of
+//! that virtual ITS comes or goes.
+
+use core::sync::atomic::{Ordering, fence};
+
+use its_arch::{DeviceId, VcpuId};
+
+use crate::Error;
+use crate::budget::{Budget, Step};
+use crate::domain::Domain;
+use crate::domain::devices::DeviceJob;
+use crate::env::{Env, Once, SLOTS};
+use crate::host::Host;
+use crate::redist::{Displaced, LpiState, Redist};
+use crate::vlpi::PropertyTable;
+
+/// A batch of LPIs, in units of the budget.
+#[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a small constant")]
+const BATCH: u32 = SLOTS as u32;
+
+/// A job in progress.
+pub(crate) enum Job<E: Env> {
+    /// INVALL.
+    Refresh(Refresh),
+    /// MOVALL; MAPC, which may end with a [`Self::Refresh`].
+    Drain(Drain),
+    /// MAPD.
+    Device(DeviceJob<E>),
+    /// GITS_BASER<n>.Valid of the device table is cleared.
+    ForgetDevices(ForgetDevices<E>),
+}
+
+impl<E: Env> Job<E> {
+    /// Go on. Trap context.
+    ///
+    /// # Errors
+    /// Those of [`DeviceJob::advance`].
+    pub(crate) fn advance(
+        self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        budget: &mut Budget,
+    ) -> Step<Self, Result<(), Error>> {
+        match self {
+            Self::Refresh(refresh) => match refresh.advance(domain, budget) {
+                Step::More(rest) => Step::More(Self::Refresh(rest)),
+                Step::Done(()) => Step::Done(Ok(())),
+            },
+            Self::Drain(drain) => match drain.advance(domain, budget) {
+                Step::More(rest) => Step::More(Self::Drain(rest)),
+                Step::Done(None) => Step::Done(Ok(())),
+                Step::Done(Some(then)) => Self::Refresh(then).advance(domain, host, budget),
+            },
+            Self::Device(device) => match device.advance(domain, host, budget) {
+                Step::More(rest) => Step::More(Self::Device(rest)),
+                Step::Done(result) => Step::Done(result),
+            },
+            Self::ForgetDevices(forget) => match forget.advance(domain, host, budget) {
+                Step::More(rest) => Step::More(Self::ForgetDevices(rest)),
+                Step::Done(()) => Step::Done(Ok(())),
+            },
+        }
+    }
+}
+
+/// Re-reading the properties of the LPIs that are pending on a vCPU and
+/// disabled, in order of their numbers.
+pub(crate) struct Refresh {
+    vcpu: VcpuId,
+    from: u32,
+}
+
+impl Refresh {
+    pub(super) const fn new(vcpu: VcpuId) -> Self {
+        Self { vcpu, from: 0 }
+    }
+
+    fn advance<E: Env>(mut self, domain: &Domain<E>, budget: &mut Budget) -> Step<Self, ()> {
+        let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
+        while !budget.is_spent() {
+            match domain.refresh_batch(redist, self.from, budget) {
+                Some(next) => self.from = next,
+                None => return Step::Done(()),
+            }
+        }
+        Step::More(self)
+    }
+}
+
+/// Which LPIs leave a vCPU, and where they go.
+#[derive(Clone, Copy)]
+pub(super) enum Leaving {
+    /// Those of a collection, counted through all virtual ITSes; wherever it
+    /// is mapped to (MAPC).
+    Collection(u16),
+    /// All, to this vCPU (MOVALL).
+    All(VcpuId),
+}
+
+/// LPIs leave a vCPU: first those in the bitmaps, in order of their numbers,
+/// then those in slots. From its making to its end, LPIs of that vCPU do not
+/// step back from a slot into the bitmaps, where it has already looked.
+pub(crate) struct Drain {
+    vcpu: VcpuId,
+    leaving: Leaving,
+    /// Where to go on in the bitmaps.
+    from: Option<u32>,
+    /// How often the vCPU had been reset when it last started over.
+    resets: u32,
+    then: Option<Refresh>,
+}
+
+impl Drain {
+    /// Done with what is to follow.
+    fn advance<E: Env>(
+        mut self,
+        domain: &Domain<E>,
+        budget: &mut Budget,
+    ) -> Step<Self, Option<Refresh>> {
+        let (Some(redist), Some(table)) = (domain.redist(self.vcpu), domain.properties.get())
+        else {
+            return Step::Done(self.then);
+        };
+        let (collection, heir) = match self.leaving {
+            Leaving::Collection(collection) => (Some(collection), None),
+            Leaving::All(heir) => (None, Some(heir)),
+        };
+        let wanted = |lpi| {
+            collection.is_none_or(|collection| {
+                let entry = domain.vlpis.get(lpi);
+                entry.mapped() && entry.collection() == collection
+            })
+        };
+        while !budget.is_spent() {
+            let mut displaced = Displaced::new();
+            let from = redist.with(|state, vcpu| {
+                if state.resets() != self.resets {
+                    // What was in slots went back to the bitmaps.
+                    self.resets = state.resets();
+                    self.from = Some(0);
+                }
+                match self.from {
+                    Some(from) => Some(state.take_waiting(from, &mut displaced, false, wanted)),
+                    None => {
+                        state.end_drain(vcpu, table, heir, &mut displaced, wanted);
+                        None
+                    }
+                }
+            });
+            budget.spend(BATCH);
+            for (lpi, _) in displaced.iter() {
+                if !heir.is_some_and(|heir| domain.raise_on(heir, lpi)) {
+                    domain.restore(redist, lpi);
+                }
+            }
+            if displaced.kick {
+                redist.kick();
+            }
+            match from.flatten() {
+                Some(from) => self.from = from,
+                None => {
+                    domain.drains.fetch_sub(1, Ordering::Release);
+                    return Step::Done(self.then);
+                }
+            }
+        }
+        Step::More(self)
+    }
+}
+
+/// All devices of a virtual ITS are unmapped.
+pub(crate) struct ForgetDevices<E: Env> {
+    vits: u16,
+    /// The DeviceIDs from here on are left.
+    from: Option<DeviceId>,
+    current: Option<DeviceJob<E>>,
+}
+
+impl<E: Env> ForgetDevices<E> {
+    pub(crate) fn new(vits: u16) -> Self {
+        Self { vits, from: Some(DeviceId::new(0)), current: None }
+    }
+
+    fn advance(
+        mut self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        budget: &mut Budget,
+    ) -> Step<Self, ()> {
+        loop {
+            if let Some(job) = self.current.take() {
+                match job.advance(domain, host, budget) {
+                    Step::More(rest) => {
+                        self.current = Some(rest);
+                        return Step::More(self);
+                    }
+                    // Unmapping has no errors.
+                    Step::Done(_) => budget.spend(1),
+                }
+            }
+            if budget.is_spent() {
+                return Step::More(self);
+            }
+            let next = self.from.and_then(|from| domain.next_device(self.vits, from));
+            let Some(device) = next else { return Step::Done(()) };
+            self.from = device.get().checked_add(1).map(DeviceId::new);
+            self.current = domain.unmap_device(self.vits, device);
+        }
+    }
+}
+
+impl<E: Env> Domain<E> {
+    /// All properties of LPIs of a vCPU may have changed (INVALL): slots first,
+    /// the rest is a job.
+    pub(crate) fn refresh(&self, id: VcpuId) -> Option<Refresh> {
+        let redist = self.redist(id)?;
+        self.refresh_slots(redist).then_some(Refresh::new(id))
+    }
+
+    /// Give back the slots of LPIs that are disabled by now. False if none
+    /// waits outside the slots for its property to be read.
+    fn refresh_slots(&self, redist: &Redist<E>) -> bool {
+        let Some(table) = self.properties.get() else { return false };
+        let mut displaced = Displaced::new();
+        let dormant = redist.with(|state, vcpu| {
+            let (_, dormant) = state.waiting();
+            state.refresh_slots(vcpu, table, &mut displaced);
+            dormant != 0
+        });
+        self.replace(redist, &displaced);
+        dormant == Some(true)
+    }
+
+    /// Re-read the properties of a batch of LPIs that are disabled. Where to
+    /// go on, if there are more.
+    fn refresh_batch(&self, redist: &Redist<E>, from: u32, budget: &mut Budget) -> Option<u32> {
+        let table = self.properties.get()?;
+        let mut displaced = Displaced::new();
+        let next =
+            redist.with(|state, _| self.take_enabled(state, table, from, &mut displaced)).flatten();
+        self.replace(redist, &displaced);
+        budget.spend(BATCH);
+        next
+    }
+
+    fn take_enabled(
+        &self,
+        state: &mut LpiState<E>,
+        table: &PropertyTable<E>,
+        from: u32,
+        displaced: &mut Displaced,
+    ) -> Option<u32> {
+        state.take_waiting(from, displaced, true, |lpi| {
+            table.get(lpi).enabled() && self.vlpis.get(lpi).mapped()
+        })
+    }
+
+    /// All properties of LPIs of a vCPU may have changed, and that vCPU's
+    /// redistributor finds out by itself (GICR_INVALLR, EnableLPIs). True if
+    /// it takes until [`Self::work`].
+    pub(crate) fn refresh_redist(&self, id: VcpuId) -> bool {
+        let Some(redist) = self.redist(id) else { return false };
+        if self.refresh_slots(redist) {
+            redist.with(|state, _| {
+                if state.refresh.replace(0).is_none() {
+                    self.refreshes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        self.work_on_redists()
+    }
+
+    /// Go on with what [`Self::refresh_redist`] has left over, one batch for
+    /// all redistributors. True if there is more.
+    pub(crate) fn work_on_redists(&self) -> bool {
+        if self.refreshes.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let Some(table) = self.properties.get() else { return false };
+        let mut budget = Budget::trap();
+        for redist in self.redists.iter() {
+            while !budget.is_spent() {
+                let mut displaced = Displaced::new();
+                let refreshed = redist.with(|state, _| {
+                    let from = state.refresh?;
+                    state.refresh = self.take_enabled(state, table, from, &mut displaced);
+                    if state.refresh.is_none() {
+                        self.refreshes.fetch_sub(1, Ordering::Relaxed);
+                    }
+                    Some(())
+                });
+                if refreshed.flatten().is_none() {
+                    break;
+                }
+                self.replace(redist, &displaced);
+                budget.spend(BATCH);
+            }
+        }
+        self.refreshes.load(Ordering::Relaxed) != 0
+    }
+
+    /// The LPIs of `leaving` are about to leave vCPU `id`, and what changes
+    /// their mapping follows. `None` if there are none.
+    pub(super) fn drain(
+        &self,
+        id: VcpuId,
+        leaving: Leaving,
+        then: Option<Refresh>,
+    ) -> Option<Drain> {
+        let redist = self.redist(id)?;
+        // Before the mapping changes: who looks for an LPI looks everywhere
+        // until all of them have arrived.
+        self.drains.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let resets = redist.with(|state, _| state.begin_drain());
+        if resets.is_none() {
+            self.drains.fetch_sub(1, Ordering::Relaxed);
+        }
+        Some(Drain { vcpu: id, leaving, from: Some(0), resets: resets?, then })
+    }
+
+    /// An LPI may be pending elsewhere than where it is mapped to.
+    pub(super) fn may_be_anywhere(&self) -> bool {
+        self.is_draining() || self.strays.load(Ordering::Relaxed)
+    }
+
+    /// LPIs are on their way from one vCPU to another.
+    pub(super) fn is_draining(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.drains.load(Ordering::Relaxed) != 0
+    }
+
+    /// What a command costs that looks for an LPI, in units of the budget.
+    pub(crate) fn lookup_cost(&self) -> u32 {
+        if self.may_be_anywhere() { u32::from(self.config.vcpus) / 4 } else { 0 }
+    }
+}

@@ -1,0 +1,653 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Commands that take more than one step: how much a step does, and what may
+//! happen between two of them.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use its_arch::access::Width;
+use its_arch::error::CommandError;
+use its_arch::gicr::{GICR_CTLR, GICR_INVALLR, GICR_INVLPIR, GICR_PENDBASER, GICR_PROPBASER};
+use its_arch::gicr::{GICR_SYNCR, PendBaser, PropBaser};
+use its_arch::gits::{GITS_BASER, GITS_CBASER, GITS_CREADR, GITS_CTLR, GITS_CWRITER};
+use its_arch::{Command, DeviceId, GuestPa, VcpuId};
+use its_core::budget::{COMMAND, TRAP};
+use its_core::env::SLOTS;
+use its_core::{Domain, DomainConfig, Error};
+use its_testkit::env::Fake;
+use its_testkit::guest::{FakeGuest, Ram};
+use its_testkit::its::Pace;
+use its_testkit::machine::PROPERTIES;
+use its_testkit::vcpu::FakeVcpu;
+use its_testkit::{Config, Machine, cmd};
+
+/// LPIs that one step may look at: the last batch may begin before the budget
+/// is spent.
+const STEP: u64 = TRAP as u64 + SLOTS as u64;
+
+/// LPIs of a job that takes many steps.
+const MANY: u32 = if cfg!(miri) { 600 } else { 3000 };
+
+/// Put commands in the queue of virtual ITS 0, and ring once. True if there
+/// is more to do.
+fn ring(m: &Machine, commands: &[Command]) -> bool {
+    let mut at = m.r64(GITS_CWRITER);
+    for command in commands {
+        m.put(0, at, &command.encode());
+        at = (at + 32) % m.cbaser(0).size_bytes();
+    }
+    m.w64(GITS_CWRITER, at)
+}
+
+/// Execute `commands`, and call `between` after each step but the last. How
+/// many steps it took.
+fn in_steps(m: &Machine, commands: &[Command], mut between: impl FnMut(u32)) -> u32 {
+    let mut more = ring(m, commands);
+    let mut steps = 1_u32;
+    while more {
+        between(steps);
+        more = m.domain.work(&m.host);
+        steps += 1;
+        assert!(steps < 100_000, "it never ends");
+    }
+    assert_eq!(m.r64(GITS_CREADR), m.r64(GITS_CWRITER));
+    steps
+}
+
+/// Checks that a figure changes by at most a step's worth.
+struct Pace1 {
+    last: Cell<u64>,
+}
+
+impl Pace1 {
+    fn new(start: u64) -> Self {
+        Self { last: Cell::new(start) }
+    }
+
+    #[track_caller]
+    fn check(&self, now: u64) {
+        let moved = self.last.replace(now).abs_diff(now);
+        assert!(moved <= STEP, "{moved} in one step");
+    }
+}
+
+/// All LPIs of `MANY` events of device 5 are mapped to collection 0 on vCPU
+/// 0, disabled, and pending.
+fn dormant() -> Machine {
+    let m = Machine::booted(Config { queue_pages: 2, ..Config::default() });
+    m.ok(cmd::mapd(5, 12));
+    let map: Vec<_> = (0..MANY).map(|n| cmd::mapti(5, n, 8192 + n, 0)).collect();
+    m.ok_all(&map);
+    for event in 0..MANY {
+        m.fire(5, event);
+    }
+    assert_eq!(m.stat("dormant"), MANY.into());
+    m
+}
+
+fn enable_all(m: &Machine) {
+    for n in 0..MANY {
+        m.enable(8192 + n);
+    }
+}
+
+/// Both vCPUs take all there is: each LPI once, on one of them.
+fn all_once(m: &Machine) {
+    let mut got = [m.drain(0), m.drain(1), m.drain(0)].concat();
+    got.sort_unstable();
+    assert_eq!(got, (8192..8192 + MANY).collect::<Vec<_>>());
+}
+
+#[test]
+fn invall_goes_on_step_by_step() {
+    let m = dormant();
+    enable_all(&m);
+    let pace = Pace1::new(MANY.into());
+    let creadr = m.r64(GITS_CREADR);
+    let steps = in_steps(&m, &[cmd::invall(0)], |_| {
+        pace.check(m.stat("dormant"));
+        assert_eq!(m.r64(GITS_CREADR), creadr, "it is not done");
+    });
+    pace.check(0);
+    assert!(steps >= MANY / 272, "{steps}");
+    let both = m.drain(0);
+    assert_eq!(both.len(), usize::try_from(MANY).expect("few"));
+    m.destroy();
+}
+
+#[test]
+fn invall_with_nothing_newly_pending_takes_one_step() {
+    let m = Machine::booted(Config::default());
+    m.map(5, 2, 8192);
+    assert_eq!(in_steps(&m, &[cmd::invall(0); 31], |_| ()), 1);
+    m.fire(5, 0);
+    assert_eq!(in_steps(&m, &[cmd::invall(0); 31], |_| ()), 1);
+    m.expect(&[8192], &[]);
+    m.destroy();
+}
+
+#[test]
+fn mapc_moves_step_by_step() {
+    let m = dormant();
+    let on_first = || {
+        // Looks at vCPU 0 alone: what is dormant there.
+        let line = |v: u16| {
+            m.domain.dump(&m.host);
+            let log = m.world.take_log();
+            let start = format!("ITS: vcpu d7v{v} ");
+            let line = log.iter().find(|(_, line)| line.starts_with(&start));
+            let (_, line) = line.expect("a line for each vCPU");
+            line.rsplit('=').next().expect("disabled=").parse::<u64>().expect("a number")
+        };
+        (line(0), line(1))
+    };
+    assert_eq!(on_first(), (MANY.into(), 0));
+    let pace = Pace1::new(MANY.into());
+    let steps = in_steps(&m, &[cmd::mapc(0, 1)], |_| {
+        let (first, second) = on_first();
+        assert_eq!(first + second, MANY.into());
+        pace.check(first);
+    });
+    assert!(steps >= MANY / 272, "{steps}");
+    assert_eq!(on_first(), (0, MANY.into()));
+    // What waits for a slot moves as well.
+    enable_all(&m);
+    m.ok(cmd::invall(0));
+    in_steps(&m, &[cmd::mapc(0, 0)], |_| ());
+    let got = m.drain(0);
+    assert_eq!(got.len(), usize::try_from(MANY).expect("few"));
+    m.expect(&[], &[]);
+    m.destroy();
+}
+
+#[test]
+fn movall_moves_step_by_step() {
+    let m = dormant();
+    enable_all(&m);
+    m.ok(cmd::invall(0));
+    let waiting = Pace1::new(m.stat("waiting"));
+    let steps = in_steps(&m, &[cmd::movall(0, 1)], |_| waiting.check(m.stat("waiting")));
+    assert!(steps >= MANY / 272, "{steps}");
+    m.settle();
+    let (first, second) = (m.drain(0), m.drain(1));
+    assert!(first.is_empty(), "{first:?}");
+    assert_eq!(second.len(), usize::try_from(MANY).expect("few"));
+    m.destroy();
+}
+
+#[test]
+fn unmapping_a_device_goes_on_step_by_step() {
+    let m = dormant();
+    let pace = Pace1::new(MANY.into());
+    let _setup = m.its[0].take_executed();
+    let steps = in_steps(&m, &[cmd::unmapd(5), cmd::sync(0)], |_| {
+        pace.check(m.stat("dormant"));
+        let commands = m.its[0].take_executed().len();
+        assert!(u64::try_from(commands).expect("few") <= STEP, "{commands} host commands");
+        assert!(!m.fire(5, MANY - 1) || m.stat("mapped") != 0);
+    });
+    // 4096 events, their virtual side and then the host's.
+    assert!(steps >= 2 * 4096 / 256, "{steps}");
+    assert_eq!(m.stat("devices"), 0);
+    m.fails(cmd::int(5, 0), CommandError::INT_UNMAPPED_DEVICE);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn mapping_a_device_goes_on_step_by_step() {
+    let m = Machine::booted(Config::default());
+    let _setup = m.its[0].take_executed();
+    let steps = in_steps(&m, &[cmd::mapd(5, 12), cmd::mapti(5, 4095, 8192, 0)], |_| {
+        let commands = m.its[0].take_executed().len();
+        assert!(u64::try_from(commands).expect("few") <= STEP, "{commands} host commands");
+    });
+    assert!(steps >= 4096 / 256, "{steps}");
+    m.enable(8192);
+    m.fire(5, 4095);
+    m.expect(&[8192], &[]);
+    // Mapping it anew takes its virtual side only, and growing all of it.
+    let again = in_steps(&m, &[cmd::mapd(5, 11)], |_| ());
+    assert!((4096 / 256..32).contains(&again), "{again}");
+    let grown = in_steps(&m, &[cmd::mapd(5, 13)], |_| ());
+    assert!(grown >= (4096 + 4096 + 8192) / 256, "{grown}");
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_full_pending_table_is_taken_over_step_by_step() {
+    let m = Machine::new(Config::default());
+    m.boot_its(0);
+    let bytes = if cfg!(miri) { 1024 + 64 } else { 8192 };
+    m.ram.write(Machine::pending_table(0), &vec![0xff; bytes]);
+    let pending = u64::try_from(bytes).expect("few") * 8 - 8192;
+    let propbaser = PropBaser::new().with_id_bits(15).with_address(GuestPa::new(PROPERTIES));
+    m.gicr_w64(0, GICR_PROPBASER, propbaser.into());
+    let pendbaser = PendBaser::new().with_address(GuestPa::new(Machine::pending_table(0)));
+    m.gicr_w64(0, GICR_PENDBASER, pendbaser.into());
+    assert!(m.gicr_write(0, GICR_CTLR, Width::Word, 1));
+    assert_eq!(m.gicr_read(0, GICR_SYNCR, Width::Word), 1, "it is at work");
+    let mut steps = 1_u32;
+    while m.domain.work(&m.host) {
+        steps += 1;
+    }
+    assert_eq!(m.gicr_read(0, GICR_SYNCR, Width::Word), 0);
+    assert_eq!(m.stat("dormant"), pending, "nothing is mapped");
+    assert!(u64::from(steps) >= pending / STEP, "{steps}");
+    m.destroy();
+}
+
+#[test]
+fn invallr_goes_on_step_by_step_and_starts_over() {
+    let m = dormant();
+    for n in MANY / 2..MANY {
+        m.enable(8192 + n);
+    }
+    let pace = Pace1::new(MANY.into());
+    assert!(m.gicr_write(0, GICR_INVALLR, Width::Double, 0));
+    for step in 0.. {
+        assert_eq!(m.gicr_read(0, GICR_SYNCR, Width::Word), 1);
+        pace.check(m.stat("dormant"));
+        if step == 4 {
+            // The first half is behind the step: they are found nevertheless.
+            enable_all(&m);
+            m.gicr_write(0, GICR_INVALLR, Width::Double, 0);
+            pace.check(m.stat("dormant"));
+        }
+        if !m.domain.work(&m.host) {
+            break;
+        }
+    }
+    assert_eq!(m.gicr_read(0, GICR_SYNCR, Width::Word), 0);
+    assert_eq!(m.stat("dormant"), 0);
+    // Another vCPU's redistributor has nothing to do.
+    assert!(!m.gicr_write(1, GICR_INVALLR, Width::Double, 0));
+    all_once(&m);
+    m.destroy();
+}
+
+#[test]
+fn clearing_the_device_table_goes_on_step_by_step() {
+    let m = dormant();
+    m.ok(cmd::mapd(9, 5));
+    m.add_device(11, 32).expect("room");
+    m.w32(GITS_CTLR, 0);
+    let mut more = m.w64(GITS_BASER, 0);
+    let mut steps = 1_u32;
+    while more {
+        assert_eq!(m.r32(GITS_CTLR) >> 31, 0, "not quiescent");
+        // Nothing changes underneath it.
+        m.w64(GITS_CBASER, 0);
+        m.w64(GITS_BASER, Machine::baser(8).into());
+        assert_eq!(m.r64(GITS_CBASER) >> 63, 1);
+        assert_eq!(m.r64(GITS_BASER) >> 63, 0);
+        more = m.domain.work(&m.host);
+        steps += 1;
+    }
+    assert!(steps >= 4096 / 256, "{steps}");
+    assert_eq!(m.r32(GITS_CTLR) >> 31, 1);
+    assert_eq!((m.stat("devices"), m.stat("mapped"), m.stat("dormant")), (1, 0, 0));
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_guest_that_disables_the_its_finds_the_rest_of_the_queue() {
+    let m = dormant();
+    enable_all(&m);
+    let at = m.r64(GITS_CREADR);
+    assert!(ring(&m, &[cmd::invall(0), cmd::mapc(1, 0), cmd::sync(0)]));
+    assert!(m.w32(GITS_CTLR, 0), "what has begun goes on");
+    assert_eq!(m.r32(GITS_CTLR), 0, "neither enabled nor quiescent");
+    m.work();
+    assert_eq!(m.r32(GITS_CTLR) >> 31, 1);
+    assert_eq!(m.r64(GITS_CREADR), at + 32, "the next command has not begun");
+    assert_eq!(m.stat("dormant"), 0);
+    m.w32(GITS_CTLR, 1);
+    assert_eq!(m.r64(GITS_CREADR), at + 96);
+    m.destroy();
+}
+
+#[test]
+fn whoever_comes_by_goes_on_with_it() {
+    let m = dormant();
+    enable_all(&m);
+    assert!(ring(&m, &[cmd::invall(0)]));
+    let start = m.stat("dormant");
+    // A read does not.
+    let _creadr = m.r64(GITS_CREADR);
+    assert_eq!(m.stat("dormant"), start);
+    // Another vCPU rings.
+    assert!(ring(&m, &[cmd::sync(1)]));
+    assert!(m.stat("dormant") < start);
+    m.work();
+    assert_eq!(m.stat("dormant"), 0);
+    m.destroy();
+}
+
+#[test]
+fn interrupts_and_vcpus_between_the_steps() {
+    type Meanwhile = fn(&Machine, u32);
+    let meanwhile: [(&str, Meanwhile); 7] = [
+        ("fire", |m, step| {
+            for n in 0..20 {
+                m.fire(5, (step * 977 + n * 131) % MANY);
+            }
+        }),
+        ("cycle", |m, _| m.settle()),
+        ("off and on", |m, step| {
+            if step % 3 == 0 {
+                m.vcpus[0].power_off(&m.domain);
+                m.vcpus[0].power_on(&m.domain);
+                m.settle();
+            }
+        }),
+        ("off and on, the other", |m, step| {
+            if step % 3 == 0 {
+                m.vcpus[1].power_off(&m.domain);
+                m.vcpus[1].power_on(&m.domain);
+                m.settle();
+            }
+        }),
+        ("invlpir", |m, step| {
+            for n in 0..10 {
+                let lpi = 8192 + (step * 313 + n * 89) % MANY;
+                m.gicr_write(0, GICR_INVLPIR, Width::Double, lpi.into());
+            }
+        }),
+        ("disabled and enabled", |m, step| {
+            let lpi = 8192 + (step * 313) % MANY;
+            m.disable(lpi);
+            m.gicr_write(1, GICR_INVLPIR, Width::Double, lpi.into());
+            m.enable(lpi);
+            m.gicr_write(0, GICR_INVLPIR, Width::Double, lpi.into());
+        }),
+        ("urgent", |m, step| {
+            // More urgent than what is in slots, which step back for it.
+            let lpi = 8192 + MANY - 1 - step % 100;
+            m.set_property(lpi, 0x10, true);
+            m.fire(5, lpi - 8192);
+        }),
+    ];
+    let jobs: [(&str, &[Command]); 6] = [
+        ("invall", &[cmd::invall(0)]),
+        ("mapc", &[cmd::mapc(0, 1)]),
+        ("mapc to and fro", &[cmd::mapc(0, 1), cmd::mapc(0, 0)]),
+        ("unmap and map", &[cmd::unmapc(0), cmd::mapc(0, 1)]),
+        ("movall", &[cmd::movall(0, 1)]),
+        ("movall to and fro", &[cmd::movall(0, 1), cmd::movall(1, 0)]),
+    ];
+    for (job, commands) in jobs {
+        for (what, happens) in &meanwhile {
+            if cfg!(miri) && job != "mapc" {
+                continue;
+            }
+            let m = dormant();
+            enable_all(&m);
+            if job != "invall" {
+                m.ok(cmd::invall(0));
+            }
+            in_steps(&m, commands, |step| happens(&m, step));
+            m.work();
+            m.settle();
+            let mut got = [m.drain(0), m.drain(1), m.drain(0)].concat();
+            got.sort_unstable();
+            got.dedup();
+            let want: Vec<_> = (8192..8192 + MANY).collect();
+            assert_eq!(got.len(), want.len(), "{job}, {what}");
+            // MAPC leaves nothing where it was; MOVALL only what came later.
+            assert_eq!((m.stat("dormant"), m.stat("waiting")), (0, 0), "{job}, {what}");
+            m.quiet();
+            m.destroy();
+        }
+    }
+}
+
+#[test]
+fn an_lpi_that_moves_can_be_unmapped_from_elsewhere() {
+    // Two virtual ITSes share an LPI, which is pending on vCPU 0; one maps its
+    // collection elsewhere, and while LPIs move the other's GICR_INVLPIR, and
+    // events of its own, find them.
+    let m = Machine::booted(Config { its: 2, queue_pages: 2, ..Config::default() });
+    m.ok(cmd::mapd(5, 12));
+    let map: Vec<_> = (0..MANY).map(|n| cmd::mapti(5, n, 8192 + n, 0)).collect();
+    m.ok_all(&map);
+    for event in 0..MANY {
+        m.fire(5, event);
+    }
+    m.ok_on(1, cmd::mapd(7, 5));
+    let last = 8192 + MANY - 1;
+    in_steps(&m, &[cmd::mapc(0, 1)], |step| {
+        if step == 2 {
+            // The last one is on vCPU 0 as yet. It goes to collection 1 of
+            // the other virtual ITS, and is cleared there.
+            m.ok_on(1, cmd::mapti(7, 0, last, 1));
+            m.ok_on(1, cmd::clear(7, 0));
+        }
+    });
+    assert_eq!(m.stat("dormant"), u64::from(MANY) - 1);
+    enable_all(&m);
+    m.ok(cmd::invall(0));
+    m.drain(0);
+    assert!(!m.drain(1).contains(&last));
+    m.destroy();
+}
+
+#[test]
+fn a_collection_that_was_unmapped_takes_along_what_is_disabled() {
+    let m = Machine::booted(Config::default());
+    m.map(5, 1, 8192);
+    m.disable(8192);
+    m.fire(5, 0);
+    m.ok_all(&[cmd::unmapc(0), cmd::mapc(0, 1)]);
+    m.enable(8192);
+    m.ok(cmd::invall(0));
+    m.expect(&[], &[8192]);
+    m.destroy();
+}
+
+#[test]
+fn a_slow_host_its_is_not_waited_for_in_a_trap() {
+    let m = Machine::booted(Config { host_queue_bytes: 64 * 32, ..Config::default() });
+    m.its[0].set_pace(Pace::Slow(3));
+    // The queue of the host is much smaller than what a MAPD puts in.
+    let now = m.world.now();
+    let mut longest = 0;
+    let mut last = now;
+    let steps = in_steps(&m, &[cmd::mapd(5, 9), cmd::sync(0)], |_| {
+        longest = longest.max(m.world.now() - last);
+        last = m.world.now();
+    });
+    assert!(steps > 512, "{steps}");
+    assert!(longest < 10_000, "a step took {longest} ns of waiting");
+    m.its[0].set_pace(Pace::Immediate);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_host_its_that_dies_during_a_mapd_fails_that_mapd() {
+    let m = Machine::booted(Config { host_queue_bytes: 64 * 32, ..Config::default() });
+    m.map(6, 1, 8200);
+    m.its[0].set_pace(Pace::Hang(20));
+    let mut more = ring(&m, &[cmd::mapd(5, 9), cmd::int(6, 0)]);
+    let mut steps = 0;
+    while more {
+        m.world.advance(1_000_000);
+        more = m.domain.work(&m.host);
+        steps += 1;
+        assert!(steps < 1000, "it is waited for for ever");
+    }
+    let log = m.world.take_log();
+    assert!(log.iter().any(|(_, line)| line.contains("MAPD_DEVICE_OOR")), "{log:?}");
+    m.expect(&[8200], &[]);
+    // It comes back, and so does the guest.
+    m.its[0].set_pace(Pace::Immediate);
+    m.map(5, 1, 8192);
+    m.fire(5, 0);
+    m.expect(&[8192], &[]);
+    m.world.take_log();
+    while m.domain.relinquish(&m.host) {}
+    assert_eq!(m.ram.pins(), 0);
+}
+
+#[test]
+fn hypercalls_wait_for_the_job_in_progress() {
+    let m = dormant();
+    m.add_device(5, 32).expect("known");
+    assert!(ring(&m, &[cmd::unmapd(5), cmd::mapd(5, 12), cmd::sync(0)]));
+    m.add_device(9, 64).expect("room");
+    m.remove_device(5).expect("announced");
+    m.work();
+    // It was announced, so MAPD V=0 left it; then it was removed; the MAPD
+    // that came after maps it as the guest's own.
+    assert_eq!(m.stat("devices"), 2);
+    m.remove_device(9).expect("announced");
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_domain_dies_in_the_middle_of_any_job() {
+    let jobs: [&[Command]; 6] = [
+        &[cmd::invall(0)],
+        &[cmd::mapc(0, 1)],
+        &[cmd::movall(0, 1)],
+        &[cmd::unmapd(5)],
+        &[cmd::mapd(5, 13)],
+        &[cmd::mapd(6, 12)],
+    ];
+    for commands in jobs {
+        for steps in [0, 1, 3, 18, 40] {
+            let m = dormant();
+            enable_all(&m);
+            let mut more = ring(&m, commands);
+            for _ in 0..steps {
+                more = more && m.domain.work(&m.host);
+            }
+            m.destroy();
+        }
+        if cfg!(miri) {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_domain_gives_back_step_by_step() {
+    let m = dormant();
+    let _setup = m.its[0].take_executed();
+    let mut steps = 1_u32;
+    while m.domain.relinquish(&m.host) {
+        let commands = m.its[0].take_executed().len();
+        assert!(u64::try_from(commands).expect("few") <= STEP, "{commands} host commands");
+        steps += 1;
+    }
+    assert!(steps >= 2 * 4096 / 256, "{steps}");
+    m.destroy();
+}
+
+#[test]
+fn commands_cost_more_while_an_lpi_may_be_anywhere() {
+    let m = Machine::booted(Config { vcpus: 128, ..Config::default() });
+    m.map(5, 1, 8192);
+    let one = in_steps(&m, &[cmd::inv(5, 0); 64], |_| ());
+    assert_eq!(one, 2);
+    m.ok(cmd::movall(0, 1));
+    // Each looks at 128 vCPUs from now on.
+    let wide = in_steps(&m, &[cmd::inv(5, 0); 64], |_| ());
+    assert!(u64::from(wide) >= 64 * u64::from(COMMAND + 128 / 4) / u64::from(TRAP), "{wide}");
+    m.destroy();
+}
+
+// ---- What a guest may have ----
+
+#[test]
+fn mapd_takes_no_more_lpis_than_its_allowance() {
+    let m = Machine::booted(Config { max_events: Some(100), ..Config::default() });
+    m.ok_all(&[cmd::mapd(1, 5), cmd::mapd(2, 5), cmd::mapd(3, 5)]);
+    // 96 of 100 are taken; an announced device does not count.
+    let before = m.world.live();
+    m.fails(cmd::mapd(4, 5), CommandError::MAPD_ITTSIZE_OOR);
+    m.fails(cmd::mapd(1, 6), CommandError::MAPD_ITTSIZE_OOR);
+    assert_eq!(m.world.live(), before);
+    m.add_device(5, 1024).expect("room");
+    m.ok(cmd::mapd(5, 10));
+    m.check();
+    // The device that could not grow is as it was.
+    m.enable(8192);
+    m.ok(cmd::mapti(1, 31, 8192, 0));
+    m.fire(1, 31);
+    m.expect(&[8192], &[]);
+    // What is given back can be had again, whichever way it goes.
+    m.ok_all(&[cmd::unmapd(1), cmd::unmapd(2), cmd::mapd(2, 6)]);
+    m.ok_all(&[cmd::unmapd(2), cmd::unmapd(3), cmd::mapd(9, 5), cmd::mapd(9, 6)]);
+    m.ok_all(&[cmd::unmapd(9), cmd::mapd(1, 6), cmd::mapd(2, 5)]);
+    m.fails(cmd::mapd(3, 5), CommandError::MAPD_ITTSIZE_OOR);
+    // An announced device that grows counts as a whole.
+    m.ok_all(&[cmd::unmapd(1), cmd::unmapd(2)]);
+    m.add_device(7, 32).expect("room");
+    m.ok(cmd::mapd(7, 6));
+    m.fails(cmd::mapd(3, 6), CommandError::MAPD_ITTSIZE_OOR);
+    m.remove_device(7).expect("announced");
+    m.ok(cmd::mapd(3, 6));
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn a_mapd_that_fails_on_the_way_costs_nothing() {
+    let m = Machine::booted(Config { max_events: Some(64), ..Config::default() });
+    for n in 0.. {
+        m.world.fail_once_after(n);
+        let log = m.run_on(0, &[cmd::mapd(1, 6)]);
+        if m.world.stop_failing() {
+            assert!(log.is_empty() && n >= 3, "{log:?}");
+            break;
+        }
+        assert_eq!(log.len(), 1, "{log:?}");
+    }
+    m.fails(cmd::mapd(2, 5), CommandError::MAPD_ITTSIZE_OOR);
+    m.ok_all(&[cmd::unmapd(1), cmd::mapd(2, 5), cmd::mapd(3, 5)]);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+fn half_of_the_hosts_lpis_are_the_default_allowance() {
+    let m = Machine::booted(Config { host_id_bits: 15, ..Config::default() });
+    // 24576 LPIs in all.
+    m.fails(cmd::mapd(1, 14), CommandError::MAPD_ITTSIZE_OOR);
+    m.ok_all(&[cmd::mapd(1, 13), cmd::mapd(2, 12)]);
+    m.fails(cmd::mapd(3, 5), CommandError::MAPD_ITTSIZE_OOR);
+    m.add_device(3, 8192).expect("half of them are for devices that are announced");
+    m.destroy();
+}
+
+#[test]
+fn a_device_of_another_domain_cannot_be_had() {
+    let m = Machine::booted(Config::default());
+    let ram = Arc::new(Ram::default());
+    let config = DomainConfig { id: 8, hardware: false, ..m.config.domain() };
+    let other = Domain::<Fake>::new(&m.host, FakeGuest(Arc::clone(&ram)), config).expect("memory");
+    other.add_vcpu(VcpuId::new(0), FakeVcpu::new(0, 4)).expect("new");
+    other.add_device(&m.host, 0, DeviceId::new(6), 32).expect("room");
+    let _setup = m.its[0].take_executed();
+    // The hardware domain's MAPD does not take it away, nor does a hypercall.
+    m.fails(cmd::mapd(6, 5), CommandError::MAPD_DEVICE_OOR);
+    assert_eq!(m.add_device(6, 32), Err(Error::Exists));
+    assert_eq!(m.its[0].take_executed(), []);
+    // Another ITS may have a device of the same number; here there is one ITS.
+    m.ok(cmd::mapd(7, 5));
+    assert_eq!(other.add_device(&m.host, 0, DeviceId::new(7), 32), Err(Error::Exists));
+    // Once it is given back, anybody can.
+    other.remove_device(&m.host, 0, DeviceId::new(6)).expect("its own");
+    m.ok(cmd::mapd(6, 6));
+    m.ok(cmd::unmapd(7));
+    other.add_device(&m.host, 0, DeviceId::new(7), 32).expect("free");
+    while other.relinquish(&m.host) {}
+    drop(other);
+    m.check();
+    m.destroy();
+}
