@@ -283,6 +283,10 @@ impl<E: Env> LpiState<E> {
     /// The guest is done with the LPI in `slot`, and Xen took it off its
     /// queues.
     pub(crate) fn done(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, slot: u8) {
+        // In a set of slots, one that does not exist would be another.
+        if usize::from(slot) >= SLOTS {
+            return;
+        }
         if self.release(slot).is_some() {
             self.counters.done = self.counters.done.wrapping_add(1);
         }
