@@ -31,6 +31,7 @@ mod line;
 pub mod redist;
 mod slots;
 mod sorted;
+mod sync;
 pub mod vits;
 pub mod vlpi;
 

@@ -11,14 +11,13 @@
 //! An LPI in a slot may be in `dormant` as well: it fired again and is
 //! disabled by now.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use its_arch::{IdBits, Lpi, VcpuId};
 
 use crate::Error;
 use crate::bitmap::Bitmap;
 use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
 use crate::slots::{SlotSet, Slots};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::vlpi::PropertyTable;
 
 /// Of so many LPIs that wait for a slot the most urgent one is found. If more

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! An LPI on its way to its vCPU, and the vGIC's calls.
 
-use core::sync::atomic::{Ordering, fence};
-
 use its_arch::{Lpi, VcpuId};
 
 use crate::domain::{COLLECTIONS, Domain, mapped_to};
 use crate::env::{Env, Once, Vcpu, VgicLock};
 use crate::redist::{Displaced, Redist};
+use crate::sync::{Ordering, fence};
 use crate::vits::Vits;
 use crate::vlpi::Entry;
 

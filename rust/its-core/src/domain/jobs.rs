@@ -6,8 +6,6 @@
 //! is taken. Until it is done no other command is executed, and no device of
 //! that virtual ITS comes or goes.
 
-use core::sync::atomic::{Ordering, fence};
-
 use its_arch::{DeviceId, VcpuId};
 
 use crate::Error;
@@ -17,6 +15,7 @@ use crate::domain::devices::DeviceJob;
 use crate::env::{Env, Once, SLOTS};
 use crate::host::Host;
 use crate::redist::{Displaced, LpiState, Redist};
+use crate::sync::{Ordering, fence};
 use crate::vlpi::PropertyTable;
 
 /// A batch of LPIs, in units of the budget.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the redistributors share: enabling LPIs, and the tables for that.
 
-use core::sync::atomic::Ordering;
-
 use its_arch::gicr::{PendBaser, PropBaser};
 use its_arch::{GuestPa, IdBits, Lpi, VcpuId};
 
@@ -11,6 +9,7 @@ use crate::domain::Domain;
 use crate::env::{Env, Guest, Level, Lock, Once, VgicLock};
 use crate::line::Line;
 use crate::redist::{LpiState, Redist};
+use crate::sync::Ordering;
 use crate::vlpi::PropertyTable;
 
 impl<E: Env> Domain<E> {

@@ -15,8 +15,6 @@ mod moves;
 
 pub(crate) use jobs::{ForgetDevices, Job};
 
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
-
 use its_arch::gicr::PropBaser;
 use its_arch::{IdBits, VcpuId};
 
@@ -26,6 +24,7 @@ use crate::device::Devices;
 use crate::env::{Env, Lock, Once, VgicLock};
 use crate::host::Host;
 use crate::redist::Redist;
+use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::vits::Vits;
 use crate::vlpi::{PropertyTable, VlpiTable};
 

@@ -2,14 +2,13 @@
 //! Collections, and what changes where an LPI is pending: INV, CLEAR, MOVALL,
 //! MAPC.
 
-use core::sync::atomic::{AtomicU16, Ordering};
-
 use its_arch::{CollectionId, Lpi, VcpuId};
 
 use crate::domain::jobs::{Drain, Job, Leaving, Refresh};
 use crate::domain::{COLLECTIONS, Domain, NEVER_MAPPED, UNMAPPED, mapped_to};
 use crate::env::{Env, Lock, Once};
 use crate::redist::{Displaced, Pending, Redist};
+use crate::sync::{AtomicU16, Ordering};
 use crate::vlpi::Entry;
 
 impl<E: Env> Domain<E> {

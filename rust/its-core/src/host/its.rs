@@ -2,7 +2,6 @@
 //! One host ITS: collections and devices.
 
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU64, Ordering};
 
 use its_arch::{CollectionId, Command, DeviceId, EventBits, EventId, Lpi, Rdbase};
 
@@ -15,6 +14,7 @@ use crate::host::transit::Transit;
 use crate::host::{Host, MAX_CPUS};
 use crate::line::Line;
 use crate::sorted::SortedMap;
+use crate::sync::{AtomicU64, Ordering};
 
 /// An ITT is aligned to 256 bytes (IHI 0069, MAPD).
 const ITT_ALIGN: usize = 256;

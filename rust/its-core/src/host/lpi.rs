@@ -5,14 +5,13 @@
 //! an event of a device has a fixed host LPI, and that LPI's entry names the
 //! virtual LPI which the guest mapped the event to.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use bitfield_struct::bitfield;
 use its_arch::{IdBits, Lpi};
 
 use crate::Error;
 use crate::bitmap::Bitmap;
 use crate::env::{Env, Lock, Once};
+use crate::sync::{AtomicU64, Ordering};
 
 /// LPIs are handed out in aligned blocks of this many.
 pub const BLOCK: u32 = 32;

@@ -10,12 +10,11 @@ pub use its::{HostDevice, HostIts, HostItsConfig};
 pub use lpi::{HostEntry, HostLpis};
 pub(crate) use transit::Transit;
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use its_arch::{CollectionId, IdBits, Lpi, Rdbase};
 
 use crate::Error;
 use crate::env::{Env, Once};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Host ITSes at most.
 pub const MAX_ITS: usize = 32;

@@ -9,8 +9,6 @@ mod exec;
 mod queue;
 mod registers;
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
 use its_arch::command::Opcode;
 use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, PageSize};
 use its_arch::memory::{Cacheability, Shareability};
@@ -19,7 +17,7 @@ use its_arch::{DeviceId, RawCommand};
 use crate::domain::Job;
 use crate::env::{Env, Lock};
 use crate::host::Host;
-
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 /// Bytes of an entry in each of the tables that the guest provides. Nothing
 /// is ever stored there.
 const ENTRY_BYTES: u8 = 8;

@@ -2,8 +2,6 @@
 //! The register frames: GITS_* of a virtual ITS (IHI 0069, 12.19), and the
 //! LPI registers among GICR_* (12.11).
 
-use core::sync::atomic::Ordering;
-
 use its_arch::access::{Width, read_part, write_part};
 use its_arch::gicr::{self, GicrCtlr, InvLpir, PendBaser, PropBaser};
 use its_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize, Typer};
@@ -14,6 +12,7 @@ use crate::Error;
 use crate::domain::{COLLECTION_BITS, Domain, ForgetDevices, Job};
 use crate::env::{Env, Lock};
 use crate::host::Host;
+use crate::sync::Ordering;
 use crate::vits::{ENTRY_BYTES, Registers, Running, Vits};
 
 /// Implementer and product of GITS_IIDR: what Xen has always said.

@@ -2,13 +2,12 @@
 //! What each virtual LPI is mapped to: 8 bytes an LPI, in pages that are
 //! allocated when the first of their LPIs is mapped.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use bitfield_struct::bitfield;
 use its_arch::{IdBits, Lpi};
 
 use crate::Error;
 use crate::env::{Env, Once};
+use crate::sync::{AtomicU64, Ordering};
 
 /// LPIs in one page of the table: 4 KiB.
 const LPIS_PER_PAGE: u32 = 512;
