@@ -229,27 +229,31 @@ impl<E: Env> LpiState<E> {
 
     #[inline(never)]
     fn refill_from_ready(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
-        let mut queued = false;
+        let mut tell = false;
         while self.ready.count() != 0 {
             let Some(slot) = self.slots.free() else { break };
-            let Some((lpi, priority)) = self.most_urgent(table) else { break };
+            tell = true;
+            let Some((lpi, priority)) = self.most_urgent(table) else {
+                // All that it looked at is disabled by now. It goes on before
+                // the vCPU enters the guest, with other work in between.
+                vcpu.request_sync();
+                break;
+            };
             self.ready.clear(lpi.index());
             self.enqueue(vcpu, slot, lpi, priority);
-            queued = true;
         }
-        queued
+        tell
     }
 
     /// The enabled LPI of the lowest priority value among those that wait for
     /// a slot; among equals each gets its turn. Those that were disabled
-    /// meanwhile become dormant. Looks at [`LOOK_AHEAD`] enabled ones at most,
-    /// as this happens with interrupts off.
+    /// meanwhile become dormant. Looks at [`LOOK_AHEAD`] at most, as this
+    /// happens with interrupts off; `None` if none of those is enabled.
     fn most_urgent(&mut self, table: &PropertyTable<E>) -> Option<(Lpi, u8)> {
         let mut best: Option<(Lpi, u8)> = None;
-        let mut looked_at = 0_u32;
         // From the cursor to the end, then from the start to the cursor.
         let (mut from, mut end) = (self.cursor, u32::MAX);
-        while looked_at < LOOK_AHEAD {
+        for _ in 0..LOOK_AHEAD {
             let Some(index) = self.ready.next(from).filter(|index| *index < end) else {
                 if end != u32::MAX {
                     break;
@@ -263,10 +267,7 @@ impl<E: Env> LpiState<E> {
             if !property.enabled() {
                 self.ready.clear(index);
                 self.dormant.set(index);
-                continue;
-            }
-            looked_at = looked_at.saturating_add(1);
-            if best.is_none_or(|(_, priority)| property.priority() < priority) {
+            } else if best.is_none_or(|(_, priority)| property.priority() < priority) {
                 best = Some((lpi, property.priority()));
                 if property.priority() == 0 {
                     break;

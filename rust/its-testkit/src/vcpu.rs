@@ -22,7 +22,8 @@ use crate::world::{self, VGIC_RANK, World, lock};
 /// Longest that a thread waits for a vGIC lock before the test has failed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
 /// How often entering the guest may ask for yet another [`Domain::sync`].
-const SYNCS_PER_ENTRY: u32 = 100;
+/// Each may find 64 LPIs disabled, of 57344.
+const SYNCS_PER_ENTRY: u32 = 1000;
 
 thread_local! {
     static ME: u64 = {

@@ -405,6 +405,33 @@ fn interrupts_and_vcpus_between_the_steps() {
 }
 
 #[test]
+fn waiting_lpis_that_are_disabled_are_passed_over_step_by_step() {
+    let m = dormant();
+    enable_all(&m);
+    m.ok(cmd::invall(0));
+    // The guest disables all but the last, and tells nobody.
+    for n in 0..MANY - 1 {
+        m.disable(8192 + n);
+    }
+    let waiting = m.stat("waiting");
+    m.vcpus[0].exit(&m.domain);
+    let (_, before) = m.vcpus[0].counts();
+    // What is in slots comes, as the guest has told nobody; then the last.
+    let got = m.drain(0);
+    assert_eq!(got.len(), SLOTS + 1);
+    assert_eq!(got.last(), Some(&(8192 + MANY - 1)));
+    let (_, after) = m.vcpus[0].counts();
+    // It takes one look for each 64, and two more at each turn.
+    let looks = u64::try_from(after - before).expect("few");
+    assert!(looks >= waiting / 64 - 2 && looks <= waiting / 62 + 4, "{looks}");
+    assert_eq!((m.stat("waiting"), m.stat("slots")), (0, 0));
+    enable_all(&m);
+    m.ok(cmd::invall(0));
+    assert_eq!(m.drain(0).len(), usize::try_from(MANY).expect("few") - SLOTS - 1);
+    m.destroy();
+}
+
+#[test]
 fn an_lpi_that_moves_can_be_unmapped_from_elsewhere() {
     // Two virtual ITSes share an LPI, which is pending on vCPU 0; one maps its
     // collection elsewhere, and while LPIs move the other's GICR_INVLPIR, and
