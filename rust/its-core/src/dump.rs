@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the debug key prints of a domain.
 
-use its_arch::VcpuId;
 use its_arch::command::opcode_name;
+use its_arch::{DeviceId, VcpuId};
 
+use crate::device::DeviceKey;
 use crate::domain::Domain;
 use crate::env::{Env, Level};
 use crate::host::Host;
@@ -21,23 +22,26 @@ impl<E: Env> Domain<E> {
         let print = |line: Line| E::log(Level::Info, line.as_str());
 
         let mut mapped_events = 0_u64;
-        self.for_each_device(host, |vits, device, events, bits, announced, mapped| {
-            mapped_events = mapped_events.saturating_add(mapped.into());
+        // No lock is held while a line is printed: the console is slow.
+        let mut from = Some(DeviceKey { vits: 0, device: DeviceId::new(0) });
+        while let Some(device) = from.and_then(|from| self.summary(host, from)) {
+            mapped_events = mapped_events.saturating_add(number(device.mapped));
             print(
                 start("device")
                     .text(" vits=")
-                    .dec(vits.into())
+                    .dec(device.key.vits.into())
                     .text(" devid=")
-                    .hex(device.get().into())
+                    .hex(device.key.device.get().into())
                     .text(" events=")
-                    .dec(events.into())
+                    .dec(device.events.into())
                     .text(" guest_bits=")
-                    .dec(bits.map_or(0, |bits| bits.get().into()))
+                    .dec(device.bits.map_or(0, |bits| bits.get().into()))
                     .text(" mapped=")
-                    .dec(mapped.into())
-                    .text(if announced { " announced" } else { "" }),
+                    .dec(number(device.mapped))
+                    .text(if device.announced { " announced" } else { "" }),
             );
-        });
+            from = device.key.successor();
+        }
 
         let mut total = crate::redist::Counters::default();
         let (mut waiting, mut dormant, mut in_slots) = (0_u64, 0_u64, 0_u64);

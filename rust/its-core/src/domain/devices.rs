@@ -231,30 +231,17 @@ impl<E: Env> Domain<E> {
         (devices.map.len(), events)
     }
 
-    /// Call `each` with every device: virtual ITS, DeviceID, events on the
-    /// host, the guest's EventID bits, whether it was announced, how many
-    /// events are mapped.
-    pub(crate) fn for_each_device(
-        &self,
-        host: &Host<E>,
-        mut each: impl FnMut(u16, DeviceId, u32, Option<EventBits>, bool, u32),
-    ) {
+    /// The first device whose key is `from` or above.
+    pub(crate) fn summary(&self, host: &Host<E>, from: DeviceKey) -> Option<Summary> {
         let devices = self.devices.lock();
-        let mut from = DeviceKey { vits: 0, device: DeviceId::new(0) };
-        while let Some((key, device)) = devices.map.next(from) {
-            let mapped = device.host.lpis().filter(|lpi| host.lpis.vlpi(*lpi).is_some()).count();
-            let mapped = u32::try_from(mapped).unwrap_or(u32::MAX);
-            each(
-                key.vits,
-                key.device,
-                device.host.events(),
-                device.mapped,
-                device.announcements != 0,
-                mapped,
-            );
-            let Some(next) = key.successor() else { break };
-            from = next;
-        }
+        let (key, device) = devices.map.next(from)?;
+        Some(Summary {
+            key,
+            events: device.host.events(),
+            bits: device.mapped,
+            announced: device.announcements != 0,
+            mapped: device.host.lpis().filter(|lpi| host.lpis.vlpi(*lpi).is_some()).count(),
+        })
     }
 
     /// The guest maps a device (MAPD V=1): whatever it had mapped of it
@@ -430,6 +417,19 @@ impl<E: Env> Domain<E> {
     pub(crate) fn discard(&self, host: &Host<E>, host_lpi: Lpi) {
         self.unmap_event(host, host_lpi);
     }
+}
+
+/// What there is to say of a device.
+pub(crate) struct Summary {
+    pub(crate) key: DeviceKey,
+    /// Its events on the host.
+    pub(crate) events: u32,
+    /// The EventID bits of the guest's MAPD.
+    pub(crate) bits: Option<EventBits>,
+    /// A hypercall announced it.
+    pub(crate) announced: bool,
+    /// How many of its events are mapped.
+    pub(crate) mapped: usize,
 }
 
 /// A device that the guest has mapped, while the device map lock is held.
