@@ -39,7 +39,7 @@ impl Env for Fake {
             None
         } else {
             let world = World::current();
-            world.allocate()?;
+            world.allocate(len * size_of::<T>())?;
             Some(world)
         };
         // As with Xen's heap: the elements are made once there is room.
@@ -90,7 +90,7 @@ impl<T> DerefMut for Buf<T> {
 impl<T> Drop for Buf<T> {
     fn drop(&mut self) {
         if let Some(world) = &self.world {
-            world.free();
+            world.free(self.elements.len() * size_of::<T>());
         }
     }
 }

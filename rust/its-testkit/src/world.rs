@@ -37,6 +37,8 @@ thread_local! {
 #[derive(Default)]
 pub struct World {
     live: AtomicUsize,
+    bytes: AtomicUsize,
+    peak: AtomicUsize,
     allocated: AtomicUsize,
     /// How many allocations still succeed; negative: no limit.
     budget: AtomicI64,
@@ -104,6 +106,24 @@ impl World {
         self.live.load(Ordering::Relaxed)
     }
 
+    /// Bytes of those arrays now.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The most that [`Self::bytes`] has been since this was last asked.
+    #[must_use]
+    pub fn take_peak(&self) -> usize {
+        self.peak.swap(self.bytes(), Ordering::Relaxed)
+    }
+
+    /// Bytes of the tables of host ITSes that are allocated now.
+    #[must_use]
+    pub fn table_bytes(&self) -> usize {
+        lock(&self.tables).values().sum()
+    }
+
     /// Allocations made since the start.
     #[must_use]
     pub fn allocations(&self) -> usize {
@@ -134,17 +154,20 @@ impl World {
         Ok(())
     }
 
-    pub(crate) fn allocate(&self) -> Result<(), Error> {
+    pub(crate) fn allocate(&self, bytes: usize) -> Result<(), Error> {
         self.admit()?;
         self.live.fetch_add(1, Ordering::Relaxed);
+        let now = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak.fetch_max(now, Ordering::Relaxed);
         Ok(())
     }
 
-    pub(crate) fn free(&self) {
+    pub(crate) fn free(&self, bytes: usize) {
         if !std::thread::panicking() {
             assert_not_atomic("frees memory");
         }
         self.live.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn allocate_table(&self, size: usize, align: usize) -> Result<u64, Error> {

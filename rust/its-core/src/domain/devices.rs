@@ -9,7 +9,7 @@ use crate::budget::{Budget, Step};
 use crate::device::{Device, DeviceKey};
 use crate::domain::{Domain, Job};
 use crate::env::{Env, Lock};
-use crate::host::{Host, HostDevice, Transit};
+use crate::host::{Host, HostDevice, Transit, lpis_for};
 use crate::redist::Pending;
 use crate::vlpi::Entry;
 
@@ -273,12 +273,11 @@ impl<E: Env> Domain<E> {
             // What can fail for want of anything comes before the old mapping
             // goes.
             devices.map.reserve()?;
-            let new = host.prepare_device(its, device, self.config.id, bits.count())?;
-            plan.charged = new.events();
-            if let Err(error) = devices.charge(plan.charged) {
-                host.free_device(new);
-                return Err(error);
-            }
+            plan.charged = lpis_for(bits)?;
+            devices.charge(plan.charged)?;
+            let new = host
+                .prepare_device(its, device, self.config.id, bits.count())
+                .inspect_err(|_| devices.discharge(plan.charged))?;
             if known.is_some() {
                 plan.grown = Some(new);
             } else {

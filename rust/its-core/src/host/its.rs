@@ -198,6 +198,14 @@ impl<E: Env> HostIts<E> {
     }
 }
 
+/// How many host LPIs a device with so many EventID bits takes.
+///
+/// # Errors
+/// [`Error::OutOfRange`]: more than there can be.
+pub(crate) fn lpis_for(bits: EventBits) -> Result<u32, Error> {
+    u32::try_from(bits.count().max(BLOCK.into())).map_err(|_| Error::OutOfRange)
+}
+
 impl<E: Env> Host<E> {
     /// Map `device` with at least `events` events on host ITS `its`, each to
     /// an LPI of `domain`. Trap context; waits for the ITS.
@@ -256,7 +264,7 @@ impl<E: Env> Host<E> {
         if bits > config.event_bits {
             return Err(Error::OutOfRange);
         }
-        let count = u32::try_from(bits.count()).map_err(|_| Error::OutOfRange)?;
+        let count = lpis_for(bits)?;
         let bytes = count.checked_mul(config.itt_entry_bytes).ok_or(Error::OutOfRange)?;
         let bytes = usize::try_from(bytes).map_err(|_| Error::OutOfRange)?;
         let abandoned = hw.claim(device, domain)?;
@@ -268,7 +276,7 @@ impl<E: Env> Host<E> {
     }
 
     /// Take back what a device had that its ITS does not use.
-    pub(crate) fn free_device(&self, device: HostDevice<E>) {
+    pub(super) fn free_device(&self, device: HostDevice<E>) {
         if let Ok(hw) = self.its(device.its) {
             hw.disclaim(device.device);
         }

@@ -6,6 +6,7 @@ pub mod lpi;
 pub mod queue;
 mod transit;
 
+pub(crate) use its::lpis_for;
 pub use its::{HostDevice, HostIts, HostItsConfig};
 pub use lpi::{HostEntry, HostLpis};
 pub(crate) use transit::Transit;

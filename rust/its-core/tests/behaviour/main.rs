@@ -16,6 +16,7 @@ mod host;
 mod hostile;
 mod jobs;
 mod life;
+mod memory;
 mod model;
 mod places;
 mod priority;
