@@ -73,10 +73,16 @@ impl Ram {
 
     /// The guest writes.
     pub fn write(&self, at: u64, bytes: &[u8]) {
-        for (address, byte) in (at..).zip(bytes) {
-            let page = self.page(address);
-            let page = page.unwrap_or_else(|| panic!("no RAM at {address:#x}"));
-            page.set_byte(usize::try_from(address % PAGE).expect("small"), *byte);
+        let (mut at, mut rest) = (at, bytes);
+        while !rest.is_empty() {
+            let start = usize::try_from(at % PAGE).expect("small");
+            let page = self.page(at).unwrap_or_else(|| panic!("no RAM at {at:#x}"));
+            let (here, beyond) = rest.split_at(rest.len().min(4096 - start));
+            for (offset, byte) in (start..).zip(here) {
+                page.set_byte(offset, *byte);
+            }
+            at = (at / PAGE + 1) * PAGE;
+            rest = beyond;
         }
     }
 

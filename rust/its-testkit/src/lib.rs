@@ -37,3 +37,10 @@ pub mod world;
 pub use env::Fake;
 pub use machine::{Config, Machine};
 pub use world::World;
+
+/// How much of something to do, which is less under Miri: it is a thousand
+/// times slower, and looks for other faults than those that need many rounds.
+#[must_use]
+pub const fn scaled<T: Copy>(full: T, under_miri: T) -> T {
+    if cfg!(miri) { under_miri } else { full }
+}
