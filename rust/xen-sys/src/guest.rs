@@ -3,7 +3,7 @@
 //! any time.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use its_arch::GuestPa;
 use its_core::Error;
@@ -62,9 +62,10 @@ impl Page for XenPage {
             return 0;
         }
         // SAFETY: the page is pinned until `release`, which the trait's
-        // contract keeps apart from this; the offset is within it. The guest
-        // may write meanwhile, hence volatile, and a single byte.
-        unsafe { page.add(offset).read_volatile() }
+        // contract keeps apart from this, in Xen's direct map; the offset is
+        // within it. The guest may write meanwhile: to Rust that is another
+        // thread, hence an atomic.
+        unsafe { AtomicU8::from_ptr(page.add(offset)) }.load(Ordering::Relaxed)
     }
 
     fn release(&self) {
