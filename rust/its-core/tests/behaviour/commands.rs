@@ -6,7 +6,7 @@ use its_arch::error::CommandError;
 use its_arch::error::Reason;
 use its_arch::{Command, RawCommand, Rdbase};
 use its_testkit::vcpu::Mode;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 /// A machine with device 5, whose event 0 is LPI 8192 on vCPU 0.
 fn machine() -> Machine {
@@ -563,7 +563,7 @@ fn random_plausible_commands_do_no_harm() {
         seed ^= seed << 17;
         seed % below
     };
-    let rounds = if cfg!(miri) { 20 } else { 400 };
+    let rounds = scaled(400, 20);
     let m = Machine::booted(Config { vcpus: 3, ..Config::default() });
     for lpi in 8192..8200 {
         m.set_property(lpi, 0x40, lpi % 3 != 0);

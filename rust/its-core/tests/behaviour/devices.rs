@@ -5,7 +5,7 @@ use its_arch::DeviceId;
 use its_arch::error::CommandError;
 use its_core::Error;
 use its_testkit::its::Pace;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 fn ordinary() -> Machine {
     Machine::booted(Config { hardware: false, ..Config::default() })
@@ -266,7 +266,7 @@ fn unbind_and_bind_leaks_nothing() {
 #[test]
 fn many_devices_come_and_go_in_any_order() {
     let m = Machine::booted(Config { host_id_bits: 17, ..Config::default() });
-    let count = if cfg!(miri) { 30 } else { 300_u32 };
+    let count = scaled(300_u32, 30);
     let order = |n: u32| (n * 7919 + 13) % count * 11;
     for n in 0..count {
         m.add_device(order(n), 32).expect("room");

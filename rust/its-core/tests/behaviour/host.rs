@@ -7,7 +7,7 @@ use its_core::host::lpi::BLOCK;
 use its_core::host::{HostDevice, HostItsConfig, HostLpis, MAX_ITS};
 use its_core::{Error, Host};
 use its_testkit::its::{FakeHostIts, Pace};
-use its_testkit::{Config, Fake, World};
+use its_testkit::{Config, Fake, World, scaled};
 
 fn device(id: u32) -> DeviceId {
     DeviceId::new(id)
@@ -390,7 +390,7 @@ fn a_table_that_cannot_be_had_maps_nothing() {
 #[test]
 fn several_cpus_use_one_queue() {
     let threads = 4;
-    let rounds = if cfg!(miri) { 2 } else { 30 };
+    let rounds = scaled(30, 2);
     for (slots, pace) in [(8, Pace::PerPoll(1)), (128, Pace::PerPoll(3)), (64, Pace::Immediate)] {
         let world = World::current();
         let (host, its) = config(slots * 32).host().expect("memory");

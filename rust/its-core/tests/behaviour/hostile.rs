@@ -8,7 +8,7 @@ use its_arch::gits::{GITS_BASER, GITS_CBASER, GITS_CREADR, GITS_CTLR, GITS_CWRIT
 use its_arch::{Command, RawCommand, VcpuId};
 use its_testkit::machine::{PENDING, PROPERTIES, QUEUE};
 use its_testkit::vcpu::Mode;
-use its_testkit::{Config, Machine, World, cmd};
+use its_testkit::{Config, Machine, World, cmd, scaled};
 
 /// Numbers without a pattern, the same at each run (xorshift).
 struct Numbers(u64);
@@ -189,14 +189,14 @@ fn run(seed: u64, hardware: bool, steps: u32) {
 
 #[test]
 fn a_hostile_dom0_harms_only_itself() {
-    for seed in 1..if cfg!(miri) { 2 } else { 150 } {
+    for seed in 1..scaled(150, 2) {
         run(seed, true, 150);
     }
 }
 
 #[test]
 fn a_hostile_guest_harms_only_itself() {
-    for seed in 1..if cfg!(miri) { 2 } else { 150 } {
+    for seed in 1..scaled(150, 2) {
         run(seed, false, 150);
     }
 }

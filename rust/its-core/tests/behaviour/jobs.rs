@@ -19,14 +19,14 @@ use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::Pace;
 use its_testkit::machine::PROPERTIES;
 use its_testkit::vcpu::FakeVcpu;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 /// LPIs that one step may look at: the last batch may begin before the budget
 /// is spent.
 const STEP: u64 = TRAP as u64 + SLOTS as u64;
 
 /// LPIs of a job that takes many steps.
-const MANY: u32 = if cfg!(miri) { 600 } else { 3000 };
+const MANY: u32 = scaled(3000, 600);
 
 /// Put commands in the queue of virtual ITS 0, and ring once. True if there
 /// is more to do.
@@ -219,7 +219,7 @@ fn mapping_a_device_goes_on_step_by_step() {
 fn a_full_pending_table_is_taken_over_step_by_step() {
     let m = Machine::new(Config::default());
     m.boot_its(0);
-    let bytes = if cfg!(miri) { 1024 + 64 } else { 8192 };
+    let bytes = scaled(8192, 1024 + 64);
     m.ram.write(Machine::pending_table(0), &vec![0xff; bytes]);
     let pending = u64::try_from(bytes).expect("few") * 8 - 8192;
     let propbaser = PropBaser::new().with_id_bits(15).with_address(GuestPa::new(PROPERTIES));
@@ -378,11 +378,8 @@ fn interrupts_and_vcpus_between_the_steps() {
         ("movall", &[cmd::movall(0, 1)]),
         ("movall to and fro", &[cmd::movall(0, 1), cmd::movall(1, 0)]),
     ];
-    for (job, commands) in jobs {
+    for &(job, commands) in scaled(&jobs[..], &jobs[1..2]) {
         for (what, happens) in &meanwhile {
-            if cfg!(miri) && job != "mapc" {
-                continue;
-            }
             let m = dormant();
             enable_all(&m);
             if job != "invall" {
@@ -545,7 +542,7 @@ fn a_domain_dies_in_the_middle_of_any_job() {
         &[cmd::mapd(5, 13)],
         &[cmd::mapd(6, 12)],
     ];
-    for commands in jobs {
+    for commands in scaled(&jobs[..], &jobs[..1]) {
         for steps in [0, 1, 3, 18, 40] {
             let m = dormant();
             enable_all(&m);
@@ -554,9 +551,6 @@ fn a_domain_dies_in_the_middle_of_any_job() {
                 more = more && m.domain.work(&m.host);
             }
             m.destroy();
-        }
-        if cfg!(miri) {
-            break;
         }
     }
 }

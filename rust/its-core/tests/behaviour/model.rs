@@ -9,7 +9,7 @@ use its_arch::gicr::GICR_INVALLR;
 use its_arch::{Command, Lpi};
 use its_testkit::reference::Reference;
 use its_testkit::vcpu::Mode;
-use its_testkit::{Config, Machine, World, cmd};
+use its_testkit::{Config, Machine, World, cmd, scaled};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Runs, RngSeed, TestCaseResult};
@@ -306,7 +306,7 @@ fn runs() -> Runs {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if cases.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
     Runs {
-        cases: cases.unwrap_or(if cfg!(miri) { 2 } else { 400 }),
+        cases: cases.unwrap_or(scaled(400, 2)),
         rng_seed,
         failure_persistence: None,
         ..Runs::default()

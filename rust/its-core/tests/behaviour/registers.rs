@@ -12,7 +12,7 @@ use its_arch::gits::{
 use its_arch::memory::{Cacheability, Shareability};
 use its_core::Error;
 use its_testkit::machine::{PROPERTIES, QUEUE};
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 const BASER1: u64 = GITS_BASER + 8;
 const WIDTHS: [Width; 4] = [Width::Byte, Width::Half, Width::Word, Width::Double];
@@ -560,7 +560,7 @@ fn the_largest_queue_works() {
     m.w32(GITS_CTLR, 0);
     m.w64(GITS_CBASER, m.cbaser(0).with_size(255).into());
     m.w32(GITS_CTLR, 1);
-    let count = if cfg!(miri) { 200 } else { 32767 };
+    let count = scaled(32767, 200);
     for n in 0..count {
         m.put(0, n * 32, &cmd::sync(0).encode());
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use its_arch::{Command, Lpi};
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 /// Longest that one interrupt may take before it counts as lost. Generous:
 /// other work of the machine must not fail the test.
@@ -154,7 +154,7 @@ impl Rig {
 }
 
 const fn scale(times: u32) -> u32 {
-    if cfg!(miri) { 2 } else { times }
+    scaled(times, 2)
 }
 
 #[test]
