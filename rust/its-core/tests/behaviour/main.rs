@@ -11,6 +11,7 @@
 
 mod commands;
 mod devices;
+mod early;
 mod happy;
 mod host;
 mod hostile;
