@@ -248,6 +248,11 @@ impl World {
         lock(&self.log).push((level, line.to_owned()));
     }
 
+    /// Put a line back that was taken.
+    pub fn put_log(&self, level: Level, line: &str) {
+        self.print(level, line);
+    }
+
     /// The lines that were printed since it was last asked.
     pub fn take_log(&self) -> Vec<(Level, String)> {
         std::mem::take(&mut *lock(&self.log))

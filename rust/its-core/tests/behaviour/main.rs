@@ -12,6 +12,7 @@
 mod commands;
 mod devices;
 mod early;
+mod faults;
 mod happy;
 mod host;
 mod hostile;
