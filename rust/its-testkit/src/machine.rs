@@ -230,7 +230,10 @@ impl Machine {
 
     /// Execute what a write left over.
     pub fn work(&self) {
-        while self.domain.work(&self.host) {}
+        while self.domain.work(&self.host) {
+            // Softirqs and other vCPUs take their time in between.
+            self.world.advance(20_000);
+        }
     }
 
     /// Read a register of a redistributor.

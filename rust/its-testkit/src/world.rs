@@ -16,6 +16,9 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How long a read of the clock takes, and what goes with it.
+const CLOCK_READ_NS: u64 = 2_000;
+
 /// The rank of a vCPU's vGIC lock: the innermost.
 pub(crate) const VGIC_RANK: u8 = 4;
 
@@ -207,8 +210,8 @@ impl World {
 
     // ---- Clock and log ----
 
-    /// Nanoseconds on the fake clock, which only [`World::advance`] and
-    /// waiting move.
+    /// Nanoseconds on the fake clock, which only [`World::advance`], waiting
+    /// and the hypervisor's reads of it move.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.clock.load(Ordering::Relaxed)
@@ -241,6 +244,8 @@ impl World {
             Some((reads, happening)) => *on_clock = Some((reads - 1, happening)),
             None => {}
         }
+        // Time passes, however busily somebody polls.
+        self.advance(CLOCK_READ_NS);
         self.now()
     }
 
