@@ -66,7 +66,7 @@ impl<E: Env> DeviceJob<E> {
                     Step::More(rest) => {
                         return Step::More(Self { plan, stage: Stage::Remove(rest, why) });
                     }
-                    Step::Done(_) => plan.after_removal(why),
+                    Step::Done(_) => plan.after_removal(host, why),
                 },
                 Stage::Install(transit) => match transit.advance(host, budget) {
                     Step::More(rest) => {
@@ -98,9 +98,9 @@ impl<E: Env> Plan<E> {
     }
 
     /// It has left the host.
-    fn after_removal(&mut self, why: Option<Error>) -> Stage<E> {
+    fn after_removal(&mut self, host: &Host<E>, why: Option<Error>) -> Stage<E> {
         match (why, self.grown.take()) {
-            (None, Some(grown)) => Stage::Install(Transit::install(grown)),
+            (None, Some(grown)) => Stage::Install(Transit::install(host, grown)),
             (why, _) => Stage::End(why.map_or(Ok(()), Err)),
         }
     }
@@ -161,7 +161,10 @@ impl<E: Env> Domain<E> {
             }
             let new = host.prepare_device(its.host_its(), device, self.config.id, events)?;
             let plan = Plan { key, bits: None, announcements: 1, charged: 0, grown: None };
-            self.complete(host, DeviceJob { plan, stage: Stage::Install(Transit::install(new)) })
+            self.complete(
+                host,
+                DeviceJob { plan, stage: Stage::Install(Transit::install(host, new)) },
+            )
         })
     }
 
@@ -281,7 +284,7 @@ impl<E: Env> Domain<E> {
             if known.is_some() {
                 plan.grown = Some(new);
             } else {
-                stage = Stage::Install(Transit::install(new));
+                stage = Stage::Install(Transit::install(host, new));
             }
         }
         if let Some(known) = devices.map.get_mut(key) {

@@ -71,8 +71,6 @@ pub struct HostDevice<E: Env> {
     pub(super) bits: EventBits,
     /// Its first events that the ITS has been told of.
     pub(super) installed: u32,
-    /// The ITS may have it mapped since before: see [`Owner::abandoned`].
-    pub(super) abandoned: bool,
     pub(super) lpis: LpiRange,
     /// Dropped when the ITS has let go of it, and never before.
     pub(super) itt: ManuallyDrop<E::Table>,
@@ -164,9 +162,8 @@ impl<E: Env> HostIts<E> {
     }
 
     /// `domain` wants to map `device`. It may have mapped it already: then it
-    /// has it twice for a while. True if the ITS may have it mapped since it
-    /// was abandoned.
-    fn claim(&self, device: DeviceId, domain: u16) -> Result<bool, Error> {
+    /// has it twice for a while.
+    fn claim(&self, device: DeviceId, domain: u16) -> Result<(), Error> {
         let mut owners = self.owners.lock();
         if let Some(owner) = owners.get_mut(device) {
             if owner.times != 0 && owner.domain != domain {
@@ -174,10 +171,9 @@ impl<E: Env> HostIts<E> {
             }
             owner.domain = domain;
             owner.times = owner.times.saturating_add(1);
-            return Ok(owner.abandoned);
+            return Ok(());
         }
-        owners.insert(device, Owner { domain, times: 1, abandoned: false })?;
-        Ok(false)
+        owners.insert(device, Owner { domain, times: 1, abandoned: false })
     }
 
     /// Undo a [`Self::claim`].
@@ -188,6 +184,11 @@ impl<E: Env> HostIts<E> {
         if owner.times == 0 && !owner.abandoned {
             owners.remove(device);
         }
+    }
+
+    /// May the ITS have `device` mapped since it was abandoned?
+    pub(super) fn is_abandoned(&self, device: DeviceId) -> bool {
+        self.owners.lock().get_mut(device).is_some_and(|owner| owner.abandoned)
     }
 
     /// It is not known, or known again, what the ITS thinks of `device`.
@@ -221,7 +222,7 @@ impl<E: Env> Host<E> {
         events: u64,
     ) -> Result<HostDevice<E>, Error> {
         let prepared = self.prepare_device(its, device, domain, events)?;
-        self.complete(Transit::install(prepared))?.ok_or(Error::NotFound)
+        self.complete(Transit::install(self, prepared))?.ok_or(Error::NotFound)
     }
 
     /// Unmap a device; see [`Transit::remove`]. Trap context; waits for the
@@ -267,12 +268,12 @@ impl<E: Env> Host<E> {
         let count = lpis_for(bits)?;
         let bytes = count.checked_mul(config.itt_entry_bytes).ok_or(Error::OutOfRange)?;
         let bytes = usize::try_from(bytes).map_err(|_| Error::OutOfRange)?;
-        let abandoned = hw.claim(device, domain)?;
+        hw.claim(device, domain)?;
         let parts = E::alloc_table(bytes, ITT_ALIGN)
             .and_then(|itt| Ok((itt, self.lpis.alloc(domain, count)?)));
         let (itt, lpis) = parts.inspect_err(|_| hw.disclaim(device))?;
         let itt = ManuallyDrop::new(itt);
-        Ok(HostDevice { its, device, bits, installed: 0, abandoned, lpis, itt })
+        Ok(HostDevice { its, device, bits, installed: 0, lpis, itt })
     }
 
     /// Take back what a device had that its ITS does not use.

@@ -42,9 +42,11 @@ pub(crate) struct Transit<E: Env> {
 }
 
 impl<E: Env> Transit<E> {
-    /// Map a device that [`Host::prepare_device`] has prepared.
-    pub(crate) fn install(device: HostDevice<E>) -> Self {
-        let first = if device.abandoned { Stage::Clean } else { Stage::Map };
+    /// Map a device that [`Host::prepare_device`] has prepared. What it
+    /// replaces has left before, or was abandoned.
+    pub(crate) fn install(host: &Host<E>, device: HostDevice<E>) -> Self {
+        let abandoned = host.its(device.its).is_ok_and(|its| its.is_abandoned(device.device));
+        let first = if abandoned { Stage::Clean } else { Stage::Map };
         Self::new(device, first, false)
     }
 

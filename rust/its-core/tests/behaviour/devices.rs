@@ -3,9 +3,10 @@
 
 use its_arch::DeviceId;
 use its_arch::error::CommandError;
+use its_arch::gits::GITS_CWRITER;
 use its_core::Error;
 use its_testkit::its::Pace;
-use its_testkit::{Config, Machine, cmd, scaled};
+use its_testkit::{Config, Machine, World, cmd, scaled};
 
 fn ordinary() -> Machine {
     Machine::booted(Config { hardware: false, ..Config::default() })
@@ -342,4 +343,32 @@ fn lpis_of_one_priority_that_wait_each_get_their_turn() {
         m.fire(5, taken % 20);
     }
     m.check();
+}
+
+#[test]
+fn a_device_that_grows_is_never_mapped_twice() {
+    // The ITS is so slow that it is given up on while the old mapping goes,
+    // and shows progress just before the new one comes.
+    let mut grown = 0;
+    for polls in 1..24 {
+        World::renew();
+        let m = Machine::booted(Config { host_queue_bytes: 256, ..Config::default() });
+        m.add_device(1, 32).expect("room");
+        m.its[0].set_pace(Pace::Slow(polls));
+        m.put(0, m.r64(GITS_CWRITER), &cmd::mapd(1, 7).encode());
+        let mut more = m.w64(GITS_CWRITER, m.r64(GITS_CWRITER) + 32);
+        while more {
+            m.world.advance(60_000_000);
+            more = m.domain.work(&m.host);
+            if m.abandoned() != 0 {
+                // It executes all that is in its queue.
+                m.its[0].set_pace(Pace::Immediate);
+            }
+        }
+        m.its[0].set_pace(Pace::Immediate);
+        let _log = m.world.take_log();
+        grown += u32::from(m.abandoned() != 0 && m.its[0].mapped() == (1, 128));
+        m.destroy();
+    }
+    assert_ne!(grown, 0, "no ITS came back in time");
 }
