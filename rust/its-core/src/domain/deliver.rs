@@ -134,10 +134,28 @@ impl<E: Env> Domain<E> {
         kick.is_some()
     }
 
+    /// Raise an LPI that MOVALL found in a list register on the vCPU that was
+    /// to get it. False if that vCPU ignores LPIs.
+    fn bequeath(&self, heir: VcpuId, lpi: Lpi) -> bool {
+        let (Some(redist), Some(table)) = (self.redist(heir), self.properties.get()) else {
+            return false;
+        };
+        let kick = redist.with(|state, vcpu| {
+            // Being in a list register, it was mapped. Who has unmapped it
+            // since looks for it on every vCPU, because of MOVALL: here as
+            // well, before this or after it.
+            self.vlpis.get(lpi).mapped() && state.raise(vcpu, table, lpi)
+        });
+        if kick == Some(true) {
+            redist.kick();
+        }
+        kick.is_some()
+    }
+
     /// Raise what was taken away from `redist`, wherever it belongs now.
     pub(super) fn replace(&self, redist: &Redist<E>, displaced: &Displaced) {
         for (lpi, heir) in displaced.iter() {
-            if !heir.is_some_and(|heir| self.raise_on(heir, lpi)) {
+            if !heir.is_some_and(|heir| self.bequeath(heir, lpi)) {
                 self.restore(redist, lpi);
             }
         }

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::budget::{Budget, Step};
 use crate::domain::Domain;
 use crate::domain::devices::DeviceJob;
-use crate::env::{Env, Once, SLOTS};
+use crate::env::{Env, Lock, Once, SLOTS};
 use crate::host::Host;
 use crate::redist::{Displaced, LpiState, Redist};
 use crate::sync::{Ordering, fence};
@@ -136,6 +136,9 @@ impl Drain {
             })
         };
         while !budget.is_spent() {
+            // Nobody unmaps an LPI while it is on its way to its heir, which
+            // gets it whether it is mapped or not.
+            let _devices = heir.map(|_| domain.devices.lock());
             let mut displaced = Displaced::new();
             let from = redist.with(|state, vcpu| {
                 if state.resets() != self.resets {
