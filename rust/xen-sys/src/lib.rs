@@ -24,6 +24,10 @@ mod lock;
 mod once;
 #[cfg(target_os = "none")]
 mod panic;
+/// The atomics that are used here.
+mod sync {
+    pub(crate) use core::sync::atomic::{AtomicU8, Ordering};
+}
 mod vgic;
 
 pub use env::Xen;

@@ -6,7 +6,9 @@
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU8, Ordering};
+
+// rust/its-threads includes this file, with the atomics of a model checker.
+use super::sync::{AtomicU8, Ordering};
 
 const EMPTY: u8 = 0;
 const WRITING: u8 = 1;
@@ -62,7 +64,7 @@ impl<T> Once<T> {
 
 impl<T> Drop for Once<T> {
     fn drop(&mut self) {
-        if *self.state.get_mut() == SET {
+        if self.state.load(Ordering::Relaxed) == SET {
             // SAFETY: SET says that it was written; nobody else has a
             // reference.
             unsafe { self.value.get_mut().assume_init_drop() };
