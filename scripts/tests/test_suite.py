@@ -69,6 +69,15 @@ class Counting(unittest.TestCase):
         results = host_tests.parse_cargo_test(CARGO.replace("test cmd::decodes_mapd ... ok", "noise"))
         self.assertRegex(results[-1].problems[0], "cargo counted 4 tests, but 3 were read")
 
+    def test_orders(self):
+        one = "threads: two at once: 12 orders (loom: all)\n"
+        self.assertEqual(
+            host_tests.orders_note(one + "threads: three (again): 9 orders (loom: all)\n"),
+            "loom: all: 2 scenarios in 21 orders, at least 9 each (three (again))",
+        )
+        with self.assertRaises(StepError):
+            host_tests.orders_note("test deliver::again ... ok\n")
+
     def unittest_of(self, text):
         with tempfile.TemporaryDirectory() as name:
             Path(name, "tests").mkdir()

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -105,6 +106,49 @@ def _cargo_test(context: Context, manifest: str) -> list[Result]:
     return results
 
 
+THREADS = "rust/its-threads/Cargo.toml"
+"""A workspace of its own: its-core with the atomics of a model checker."""
+
+CHECKERS = ("loom", "shuttle")
+"""The model checkers, each a feature of it."""
+
+_ORDERS = re.compile(r"^threads: (.*): (\d+) orders \((.*)\)$", re.MULTILINE)
+
+
+def orders_note(text: str) -> str:
+    """What was tried, out of what the scenarios printed: in how many orders, and which had the fewest."""
+    orders = [(int(count), name, how) for name, count, how in _ORDERS.findall(text)]
+    if not orders:
+        raise StepError("no scenario said in how many orders it was tried")
+    fewest, name, how = min(orders)
+    total = sum(count for count, _, _ in orders)
+    return f"{how}: {len(orders)} scenarios in {total} orders, at least {fewest} each ({name})"
+
+
+def _threads(context: Context, checker: str) -> list[Result]:
+    rust.add_cargo_to_path()
+    argv = ["cargo", "test", "--no-fail-fast", "--manifest-path", str(REPO / THREADS), "--features", checker]
+    argv += ["--", "--show-output"]
+    code, text = captured(argv, context.log, cwd=REPO, env=_env(), limit=CARGO_LIMIT_S)
+    results = parse_cargo_test(text)
+    if code != 0:
+        if not any(r.failed for r in results):
+            results.append(Result("cargo test", problems=(f"ended with status {code}: see the log",)))
+        return results
+    return [*results[:-1], replace(results[-1], note=orders_note(text))]
+
+
+def _threads_cases() -> Iterable[Case]:
+    at = ("--manifest-path", str(REPO / THREADS))
+    fmt = ("fmt", "--all", *at, "--", "--check")
+    yield Case("rust/fmt/threads", "cargo fmt --check", partial(_cargo, words=fmt))
+    for checker in CHECKERS:
+        clippy = ("clippy", "--all-targets", *at, "--features", checker, "--", "-D", "warnings")
+        yield Case(f"rust/clippy/threads-{checker}", "cargo clippy", partial(_cargo, words=clippy))
+        about = f"what several CPUs do at once, in many orders: {checker}"
+        yield Case(f"rust/threads/{checker}", about, partial(_threads, checker=checker))
+
+
 def unittest_results(outcomes: dict[str, list[str]]) -> list[Result]:
     """The single tests out of what `unit_runner` wrote."""
     results = []
@@ -147,6 +191,7 @@ def cases() -> Iterable[Case]:
     yield Case("rust/fmt/guest", "cargo fmt --check", partial(_cargo, words=fmt))
     clippy = ("clippy", "--target", rust.XEN_TARGET, *guest, "--", "-D", "warnings")
     yield Case("rust/clippy/guest", "cargo clippy", partial(_cargo, words=clippy))
+    yield from _threads_cases()
     for folder in PYTHON_TESTS:
         if (REPO / folder).is_dir():
             name = folder.removesuffix("/tests").replace("/", "-")

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Interrupts against commands that change where they go: each interrupt
+//! comes once, and after the move on its new vCPU.
+
+use its_arch::Command;
+use its_testkit::cmd;
+use its_threads::rig::{DEVICE, EVENTS, job};
+use its_threads::{Rig, explore};
+
+/// Event 1 is pending on vCPU 0 before, in a list register; event 0 comes
+/// while `command` is executed, and vCPU 0 runs.
+fn one_move(command: Command) {
+    let rig = Rig::new();
+    rig.fire(1);
+    rig.vcpus[0].cycle(&rig.domain);
+    rig.race([
+        job(|rig| assert!(rig.fire(0))),
+        job(|rig| rig.run_vcpu(0, 1)),
+        job(move |rig| rig.commands(&[command])),
+    ]);
+    let taken = rig.expect_all(EVENTS);
+    assert_eq!((rig.taken(0), rig.taken(1)), (1, 1));
+    // Event 1 stays behind when it is not the one that moves.
+    let moved = |event| matches!(command, Command::Movi { event: e, .. } if e.get() != event);
+    assert!(taken[0].iter().all(|event| moved(*event)), "not moved: {taken:?}");
+}
+
+#[test]
+fn movi() {
+    explore("delivery against MOVI", || one_move(cmd::movi(DEVICE, 0, 1)));
+}
+
+#[test]
+fn movi_from_a_list_register() {
+    explore("delivery against MOVI of another LPI in a list register", || {
+        one_move(cmd::movi(DEVICE, 1, 1));
+    });
+}
+
+#[test]
+fn mapc() {
+    explore("delivery against MAPC", || one_move(cmd::mapc(0, 1)));
+}
+
+#[test]
+fn movall() {
+    explore("delivery against MOVALL", || {
+        let rig = Rig::new();
+        rig.fire(1);
+        rig.vcpus[0].cycle(&rig.domain);
+        rig.race([
+            job(|rig| assert!(rig.fire(0))),
+            job(|rig| rig.run_vcpu(0, 1)),
+            job(|rig| rig.commands(&[cmd::movall(0, 1)])),
+        ]);
+        let taken = rig.expect_all(EVENTS);
+        assert_eq!((rig.taken(0), rig.taken(1)), (1, 1));
+        // What was pending before has gone; where event 0 is depends on which
+        // came first.
+        assert!(!taken[0].contains(&1), "not moved: {taken:?}");
+    });
+}
+
+#[test]
+fn mapc_carries_what_waits() {
+    explore("MAPC against delivery of what it moves", || {
+        let rig = Rig::new();
+        // In a slot, in no list register.
+        rig.fire(1);
+        rig.race([job(|rig| assert!(rig.fire(1))), job(|rig| rig.commands(&[cmd::mapc(0, 1)]))]);
+        let taken = rig.expect_all(EVENTS);
+        assert_eq!(taken, [vec![], vec![1]]);
+    });
+}
+
+#[test]
+fn there_and_back() {
+    explore("MOVI there and back against sync", || {
+        let rig = Rig::new();
+        rig.fire(0);
+        rig.vcpus[0].cycle(&rig.domain);
+        rig.commands(&[cmd::movi(DEVICE, 0, 1)]);
+        rig.race([
+            job(|rig| rig.run_vcpu(0, 1)),
+            job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 0)])),
+        ]);
+        let taken = rig.expect_all(EVENTS);
+        assert_eq!(rig.taken(0), 1);
+        assert!(taken[1].is_empty(), "left behind: {taken:?}");
+    });
+}
+
+#[test]
+fn moves_of_two_queues() {
+    explore("MOVI on one virtual ITS against MOVALL on another", || {
+        let rig = Rig::with(2, 2);
+        rig.fire(0);
+        rig.race([
+            job(|rig| rig.commands_on(1, &[cmd::movall(0, 1)])),
+            job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 1)])),
+            job(|rig| rig.run_vcpu(0, 1)),
+        ]);
+        let taken = rig.expect_all(EVENTS);
+        assert_eq!(rig.taken(0), 1);
+        assert!(taken[0].is_empty(), "not moved: {taken:?}");
+    });
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Interrupts against commands that re-read what the guest set them to.
+
+use its_arch::access::Width;
+use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
+use its_testkit::cmd;
+use its_threads::explore;
+use its_threads::rig::{DEVICE, EVENTS, FIRST, PRIORITY, Rig, job};
+
+type Reread = fn(&Rig);
+
+const INV: Reread = |rig| rig.commands(&[cmd::inv(DEVICE, 0)]);
+const INVALL: Reread = |rig| rig.commands(&[cmd::invall(0)]);
+const INVLPIR: Reread = |rig| rig.gicr_write(0, GICR_INVLPIR, Width::Double, FIRST.into());
+const INVALLR: Reread = |rig| rig.gicr_write(0, GICR_INVALLR, Width::Double, 0);
+
+/// An LPI is pending, and disabled; it is enabled while it fires again.
+fn enabling(reread: Reread) {
+    let rig = Rig::new();
+    rig.set_property(0, PRIORITY, false);
+    rig.fire(0);
+    rig.race([
+        job(|rig| assert!(rig.fire(0))),
+        job(|rig| rig.run_vcpu(0, 1)),
+        job(move |rig| {
+            rig.set_property(0, PRIORITY, true);
+            reread(rig);
+        }),
+    ]);
+    rig.expect_all(EVENTS);
+}
+
+/// An LPI is in a list register; it is disabled while it fires again. It
+/// stays pending until it is enabled.
+fn disabling(reread: Reread) {
+    let rig = Rig::new();
+    rig.fire(0);
+    rig.vcpus[0].cycle(&rig.domain);
+    rig.race([
+        job(|rig| assert!(rig.fire(0))),
+        job(|rig| rig.run_vcpu(0, 1)),
+        job(move |rig| {
+            rig.set_property(0, PRIORITY, false);
+            reread(rig);
+        }),
+    ]);
+    rig.expect_nothing();
+    rig.set_property(0, PRIORITY, true);
+    INVALL(&rig);
+    rig.expect_all(EVENTS);
+}
+
+#[test]
+fn inv() {
+    explore("delivery against INV, enabled", || enabling(INV));
+    explore("delivery against INV, disabled", || disabling(INV));
+}
+
+#[test]
+fn invall() {
+    explore("delivery against INVALL, enabled", || enabling(INVALL));
+    explore("delivery against INVALL, disabled", || disabling(INVALL));
+}
+
+#[test]
+fn invlpir() {
+    explore("delivery against GICR_INVLPIR, enabled", || enabling(INVLPIR));
+    explore("delivery against GICR_INVLPIR, disabled", || disabling(INVLPIR));
+}
+
+#[test]
+fn invallr() {
+    explore("delivery against GICR_INVALLR, enabled", || enabling(INVALLR));
+    explore("delivery against GICR_INVALLR, disabled", || disabling(INVALLR));
+}
+
+#[test]
+fn invall_against_movi() {
+    explore("GICR_INVALLR against MOVI of an LPI that gets enabled", || {
+        let rig = Rig::new();
+        rig.set_property(0, PRIORITY, false);
+        rig.fire(0);
+        rig.set_property(0, PRIORITY, true);
+        rig.race([job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 1)])), job(INVALLR)]);
+        let taken = rig.expect_all(EVENTS);
+        assert_eq!(taken, [vec![], vec![0]]);
+    });
+}
