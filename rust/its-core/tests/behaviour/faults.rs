@@ -20,7 +20,7 @@ use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::Pace;
 use its_testkit::machine::PROPERTIES;
 use its_testkit::vcpu::FakeVcpu;
-use its_testkit::{Config, Fake, Machine, World, cmd};
+use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
 
 /// The LPI of a device that nothing happens to.
 const STEADY: u32 = 8192;
@@ -404,7 +404,7 @@ fn for_each_command(op: &Op, failure: Failure, step: usize) {
 
 #[test]
 fn every_host_command_may_hang() {
-    let step = if cfg!(miri) { 97 } else { 1 };
+    let step = scaled(1, 97);
     for op in &OPS {
         for_each_command(op, Failure::Hang, step);
     }
@@ -412,7 +412,7 @@ fn every_host_command_may_hang() {
 
 #[test]
 fn every_host_command_may_stall() {
-    let step = if cfg!(miri) { 97 } else { 1 };
+    let step = scaled(1, 97);
     for op in &OPS {
         for_each_command(op, Failure::Stall, step);
     }
@@ -420,7 +420,7 @@ fn every_host_command_may_stall() {
 
 #[test]
 fn every_look_at_creadr_may_find_nonsense() {
-    let step = if cfg!(miri) { 97 } else { 3 };
+    let step = scaled(3, 97);
     for op in &OPS {
         for value in [u64::MAX, 0x800, 0xf_ffe0] {
             for_each_command(op, Failure::Garbage(value), step);

@@ -13,7 +13,7 @@ use its_arch::{Command, GuestPa, Lpi, VcpuId};
 use its_core::Error;
 use its_testkit::machine::{PROPERTIES, TABLES};
 use its_testkit::vcpu::FakeVcpu;
-use its_testkit::{Config, Machine, World, cmd};
+use its_testkit::{Config, Machine, World, cmd, scaled};
 
 use super::{LPI, end, shared, works_anew};
 
@@ -26,7 +26,7 @@ fn cve_2026_46316_itscape_concurrent_invalidators() {
     let machine = Machine::booted(Config { id_bits: 14, vcpus: 3, ..Config::default() });
     let m = &machine;
     let stop = AtomicBool::new(false);
-    let rounds = if cfg!(miri) { 2 } else { 400 };
+    let rounds = scaled(400, 2);
     let until_stopped = |each: &dyn Fn(u32)| {
         m.world.enter();
         for round in 0.. {

@@ -15,7 +15,7 @@ use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::machine::PROPERTIES;
 use its_testkit::vcpu::{FakeVcpu, Place};
 use its_testkit::world::assert_no_lock;
-use its_testkit::{Config, Fake, Machine, World, cmd};
+use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
 
 use super::{LPI, end, shared, works_anew};
 
@@ -388,7 +388,7 @@ fn xsa_295_guest_memory_that_never_holds_still() {
         }
     });
     let reads = m.ram.reads();
-    let rounds = if cfg!(miri) { 3 } else { 300 };
+    let rounds = scaled(300, 3);
     for _ in 0..rounds {
         m.fire(5, 0);
         m.ok_all(&[cmd::inv(5, 0), cmd::invall(0), cmd::movi(5, 0, 1), cmd::movi(5, 0, 0)]);
