@@ -10,7 +10,7 @@ import unittest
 import unittest.mock
 from pathlib import Path
 
-from xenits import abi, gates, objects, regen, sources
+from xenits import abi, gates, objects, promises, regen, sources
 from xenits.elf import Elf
 from xenits.errors import StepError
 from xenits.layout import REPO
@@ -458,6 +458,55 @@ class Sources(InFolder):
         self.complains(
             sources.unsafe_code(metadata(self.crate("core", forbid)), self.folder), "there is no crate xen-sys"
         )
+
+
+class Promises(InFolder):
+    """The table of promises names tests."""
+
+    TABLE = """\
+Some `text`, and a table that names no tests:
+
+| a | b |
+|---|---|
+| 1 | `2` |
+
+| promise | shown by | figure |
+|---|---|---|
+| bounded | `a_test`, `boot/rust/nvme` | `32` |
+| by design | cannot exist: there is no `such` thing | |
+"""
+
+    def test_good(self):
+        rows = list(promises.rows(self.TABLE))
+        self.assertEqual([first for first, _ in rows], ["bounded", "by design"])
+        known = {"a_test", "boot/rust/nvme", "such"}
+        self.content(promises.problems(self.TABLE, known, {"a_test"}))
+
+    def test_a_name_that_does_not_exist(self):
+        known = {"boot/rust/nvme", "such"}
+        self.complains(promises.problems(self.TABLE, known, set()), "'bounded' names the test a_test")
+        self.complains(promises.problems(self.TABLE, set(), set()), "nvme", "such")
+
+    def test_a_row_without_a_name(self):
+        text = self.TABLE.replace("`a_test`, `boot/rust/nvme`", "a_test")
+        self.complains(promises.problems(text, {"such"}, set()), "'bounded' names no test")
+
+    def test_a_test_that_is_left_out(self):
+        known = {"a_test", "boot/rust/nvme", "such", "xsa_1"}
+        self.complains(promises.problems(self.TABLE, known, {"xsa_1"}), "no row names the test xsa_1")
+
+    def test_no_table(self):
+        self.complains(promises.problems("| a |\n|---|\n| `b` |\n", set(), set()), "no table")
+
+    def test_names_are_found(self):
+        self.write("a/b.rs", "#[test]\nfn one() {}\n#[test]\n#[cfg(x)]\nfn two() {}\nfn three() {}\n")
+        self.write("fuzz/fuzz_targets/mmio.rs", "fn none() {}\n")
+        self.write("cases/c.rs", '    ("queue-wrap", wrap),\n    let x = ("no", 1);\n    "oor" => [1];\n')
+        self.write("t/test_x.py", "    def test_four(self):\n")
+        names = ["a/b.rs", "fuzz/fuzz_targets/mmio.rs", "t/test_x.py", "README.md"]
+        self.assertEqual(promises.rust_tests(self.folder, names), {"one", "two", "fuzz/mmio"})
+        self.assertEqual(promises.guest_cases(self.folder / "cases"), {"queue-wrap", "oor"})
+        self.assertEqual(promises.python_tests(self.folder, names), {"test_four"})
 
 
 class WithoutRust(InFolder):

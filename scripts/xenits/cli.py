@@ -167,11 +167,15 @@ def test_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def all_cases() -> list[suite.Case]:
+    """Everything that ``scripts/test`` runs, in order."""
+    return [*host_tests.cases(), *gates.cases(), *boots.cases(), *conformance.cases(), *costs.cases()]
+
+
 def test_command(argv: list[str]) -> int:
     """``scripts/test``."""
     args = test_parser().parse_args(argv)
-    cases = [*host_tests.cases(), *gates.cases(), *boots.cases(), *conformance.cases(), *costs.cases()]
-    chosen = suite.choose(cases, args.filter, args.quick)
+    chosen = suite.choose(all_cases(), args.filter, args.quick)
     if not chosen:
         raise StepError(f"no test matches '{args.filter}'", hint="scripts/test --list names them all.")
     if args.list:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import abi, by_hand, objects, pipeline, regen, rust, sources, xen_config, xen_source
+from . import abi, by_hand, objects, pipeline, promises, regen, rust, sources, xen_config, xen_source
 from .elf import Elf
 from .layout import REPO, files_below
 from .shell import output, run
@@ -110,6 +110,19 @@ def licences(gate: Gate) -> Iterable[str]:
 def unsafe_code(gate: Gate) -> Iterable[str]:
     """All crates of the workspace."""
     return sources.unsafe_code(gate.metadata("--no-deps"), REPO)
+
+
+@gate("promises", "docs/promises.md names tests that exist, and every test of a fault that others had")
+def promises_hold(gate: Gate) -> Iterable[str]:
+    """Tests in Rust and Python, cases of the guest, and what scripts/test runs."""
+    # It lists what this module registers, and so cannot come first.
+    from . import cli
+
+    names = repository_files()
+    regressions = promises.rust_tests(REPO, (name for name in names if "/regressions/" in name))
+    known = {case.name for case in cli.all_cases()} | promises.rust_tests(REPO, names)
+    known |= promises.guest_cases(REPO / "rust/guest/src/cases") | promises.python_tests(REPO, names)
+    return promises.problems(gate.text(Path("docs/promises.md")), known, regressions)
 
 
 @gate("generated", "the generated headers, bindings and lists are up to date (scripts/regen --check)")
