@@ -505,3 +505,32 @@ fn kvm_movall_of_what_is_not_mapped_any_more() {
     assert_eq!(m.stat("slots") + m.stat("waiting") + m.stat("dormant"), 0);
     m.destroy();
 }
+
+/// The same for LPIs that never were mapped: those that the guest's pending
+/// table names.
+#[test]
+fn kvm_movall_of_what_is_not_mapped_yet() {
+    let m = Machine::new(Config { id_bits: 14, ..Config::default() });
+    m.boot_its(0);
+    m.ok_all(&[cmd::mapc(0, 0), cmd::mapc(1, 1)]);
+    m.ram.write(Machine::pending_table(0) + u64::from(LPI / 8), &[0b101]);
+    let propbaser = PropBaser::new().with_id_bits(13).with_address(GuestPa::new(PROPERTIES));
+    m.gicr_w64(0, GICR_PROPBASER, propbaser.into());
+    let pendbaser = PendBaser::new().with_address(GuestPa::new(Machine::pending_table(0)));
+    m.gicr_w64(0, GICR_PENDBASER, pendbaser.into());
+    m.gicr_w32(0, GICR_CTLR, 1);
+    m.boot_redist(1);
+    for (from, to) in [(0, 1), (1, 0), (0, 1)] {
+        m.ok(cmd::movall(from, to));
+        assert_eq!(m.stat("dormant"), 2);
+    }
+    m.enable(LPI);
+    m.ok_all(&[cmd::mapd(5, 5), cmd::mapti(5, 0, LPI, 1)]);
+    m.expect(&[], &[LPI]);
+    // The other one follows its mapping.
+    m.enable(LPI + 2);
+    m.ok(cmd::mapti(5, 2, LPI + 2, 0));
+    m.expect(&[LPI + 2], &[]);
+    assert_eq!(m.stat("dormant"), 0);
+    m.destroy();
+}
