@@ -13,7 +13,7 @@ use std::sync::Arc;
 use its_arch::access::Width;
 use its_arch::gicr::{GICR_CTLR, GICR_PENDBASER, GICR_PROPBASER, PendBaser, PropBaser};
 use its_arch::gits::{GITS_BASER, GITS_CTLR};
-use its_arch::{Command, GuestPa, VcpuId};
+use its_arch::{Command, DeviceId, GuestPa, VcpuId};
 use its_core::Domain;
 use its_core::env::Level;
 use its_testkit::guest::{FakeGuest, Ram};
@@ -149,7 +149,7 @@ fn machine(config: Config) -> Machine {
 }
 
 /// The guest can do all of it: a device that was there before works, and so
-/// does the one in question once it is mapped.
+/// does the one in question once it is mapped. Nobody keeps that one.
 fn goes_on(m: &Machine, what: &str) {
     m.drain(0);
     if what.starts_with("no device table") {
@@ -165,6 +165,10 @@ fn goes_on(m: &Machine, what: &str) {
     assert!(m.fire(DEVICE, 200), "{what}");
     m.expect(&[], &[LPI]);
     m.ok_all(&[cmd::discard(DEVICE, 200), cmd::unmapd(DEVICE)]);
+    // Once it is nobody's, another domain can have it.
+    let _announced = m.remove_device(DEVICE);
+    let other = m.host.map_device(0, DeviceId::new(DEVICE), 99, 32);
+    m.host.unmap_device(other.expect("it is nobody's"));
 }
 
 // ---- Memory ----
