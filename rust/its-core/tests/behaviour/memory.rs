@@ -69,7 +69,7 @@ fn a_guest_cannot_have_more_than_its_share_of_memory() {
         try_all(&m, (0..devices).map(cmd::unmapd));
         try_all(&m, (0..devices).map(|device| cmd::mapd(device, 5)));
         try_all(&m, (0..devices).map(|device| cmd::mapti(device, 0, 8192 + device, 0)));
-        try_all(&m, (0..VCPUS).map(|vcpu| cmd::invall(vcpu)));
+        try_all(&m, (0..VCPUS).map(cmd::invall));
     }
     let again = m.world.take_peak() - start;
     assert!(again <= bound, "{again} bytes, not {bound}");
