@@ -12,10 +12,6 @@ use crate::its::FakeHostIts;
 use crate::vcpu::{FakeVcpu, Held};
 use crate::world::{self, World};
 
-/// What one poll of the hardware takes: longer than in truth, so that waiting
-/// in vain takes fewer of them.
-const RELAX_NS: u64 = 20_000;
-
 /// The fake hypervisor.
 pub struct Fake;
 
@@ -58,8 +54,7 @@ impl Env for Fake {
     }
 
     fn relax() {
-        World::current().advance(RELAX_NS);
-        std::thread::yield_now();
+        World::current().relax();
     }
 
     fn log(level: Level, line: &str) {

@@ -2,7 +2,7 @@
 //! The guest's RAM: pages here and there, nothing between them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use its_arch::GuestPa;
@@ -47,6 +47,9 @@ pub struct Ram {
     pins: AtomicUsize,
     reads: AtomicUsize,
     hook: Mutex<Option<Hook>>,
+    /// What every other read of a pinned byte differs by.
+    flicker: AtomicU8,
+    looks: AtomicUsize,
 }
 
 impl Ram {
@@ -89,6 +92,23 @@ impl Ram {
     /// Call `hook` with address and length after each read of the hypervisor.
     pub fn after_read(&self, hook: impl FnMut(&Ram, u64, usize) + Send + 'static) {
         *lock(&self.hook) = Some(Box::new(hook));
+    }
+
+    /// Forget the hook of [`Self::after_read`].
+    pub fn after_read_nothing(&self) {
+        *lock(&self.hook) = None;
+    }
+
+    /// Is there RAM at `at`?
+    #[must_use]
+    pub fn has(&self, at: u64) -> bool {
+        self.page(at).is_some()
+    }
+
+    /// Have another CPU of the guest change pinned bytes all the time: every
+    /// other read of one differs by the bits in `mask`.
+    pub fn set_flicker(&self, mask: u8) {
+        self.flicker.store(mask, Ordering::Relaxed);
     }
 
     /// Pages that the hypervisor has pinned.
@@ -149,7 +169,12 @@ impl Page for FakePage {
         if self.released.load(Ordering::Relaxed) {
             return 0;
         }
-        self.bytes.byte(offset)
+        let mask = self.ram.flicker.load(Ordering::Relaxed);
+        if mask == 0 {
+            return self.bytes.byte(offset);
+        }
+        let odd = self.ram.looks.fetch_add(1, Ordering::Relaxed) % 2 == 1;
+        self.bytes.byte(offset) ^ if odd { mask } else { 0 }
     }
 
     fn release(&self) {

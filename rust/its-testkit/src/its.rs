@@ -64,6 +64,8 @@ pub struct Model {
     /// Device and event of each LPI that is mapped.
     owners: BTreeMap<u32, (u32, u32)>,
     collections: BTreeMap<u16, u64>,
+    /// Collections that events were ever mapped to.
+    used: BTreeSet<u16>,
     limbo: Vec<Limbo>,
     executed: Vec<Command>,
     syncs: BTreeMap<u64, u64>,
@@ -183,13 +185,15 @@ impl Model {
             Command::Mapd { device, valid: false, .. } => {
                 // Unmapping what is not mapped is fine.
                 if let Some(gone) = self.devices.remove(&device.get()) {
+                    let used = self.collections.iter().filter(|(id, _)| self.used.contains(id));
+                    let rdbases = used.map(|(_, rdbase)| *rdbase).collect();
                     for (lpi, _) in gone.map.values() {
                         self.owners.remove(lpi);
                     }
                     self.limbo.push(Limbo {
                         itt: Some(gone.itt),
                         lpis: gone.map.values().map(|(lpi, _)| *lpi).collect(),
-                        rdbases: self.collections.values().copied().collect(),
+                        rdbases,
                     });
                     self.limbo.retain(|limbo| !limbo.rdbases.is_empty());
                 }
@@ -216,6 +220,7 @@ impl Model {
                     !self.limbo.iter().any(|limbo| limbo.lpis.contains(&lpi)),
                     "host ITS: {command:?}: the LPI was unmapped, but not SYNCed"
                 );
+                self.used.insert(collection.get());
                 let mapped = self.device(command, device.get());
                 assert!(
                     u64::from(event.get()) < mapped.events,
@@ -240,6 +245,7 @@ impl Model {
                     self.collections.contains_key(&collection.get()),
                     "host ITS: {command:?}: the collection is not mapped"
                 );
+                self.used.insert(collection.get());
                 let mapped = self.device(command, device.get());
                 let entry = mapped.map.get_mut(&event.get());
                 let entry =
@@ -299,6 +305,7 @@ impl FakeHostIts {
             devices: BTreeMap::new(),
             owners: BTreeMap::new(),
             collections: BTreeMap::new(),
+            used: BTreeSet::new(),
             limbo: Vec::new(),
             executed: Vec::new(),
             syncs: BTreeMap::new(),

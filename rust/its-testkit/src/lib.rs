@@ -12,6 +12,10 @@
 //! | [`reference`] | a slow and obvious model of a virtual ITS                 |
 //! | [`machine`]   | all of it put together, and the guest's driver of the ITS |
 //! | [`cmd`]       | commands from plain numbers                               |
+//! | [`numbers`]   | where the choices of a random run come from               |
+//! | [`hostile`]   | a run that does anything, and what must hold all the time |
+//! | [`compare`]   | a run that must look like the reference model's           |
+//! | [`hosting`]   | a run on host ITSes that misbehave                        |
 //!
 //! A misuse that the hypervisor would suffer from silently ends the test with
 //! a panic that says what was wrong.
@@ -26,10 +30,14 @@
 )]
 
 pub mod cmd;
+pub mod compare;
 pub mod env;
 pub mod guest;
+pub mod hostile;
+pub mod hosting;
 pub mod its;
 pub mod machine;
+pub mod numbers;
 pub mod reference;
 pub mod vcpu;
 pub mod world;

@@ -22,6 +22,10 @@ const CLOCK_READ_NS: u64 = 2_000;
 /// The rank of a vCPU's vGIC lock: the innermost.
 pub(crate) const VGIC_RANK: u8 = 4;
 
+/// What one poll of the hardware takes: longer than in truth, so that waiting
+/// in vain takes fewer of them.
+const RELAX_NS: u64 = 20_000;
+
 /// A lock that this thread holds.
 #[derive(Clone, Copy)]
 struct HeldLock {
@@ -50,6 +54,8 @@ pub struct World {
     tables: Mutex<BTreeMap<u64, usize>>,
     next_table: AtomicU64,
     clock: AtomicU64,
+    /// What waiting once takes, in nanoseconds.
+    relax: AtomicU64,
     log: Mutex<Vec<(Level, String)>>,
     models: Mutex<Vec<Weak<Mutex<Model>>>>,
     on_clock: Mutex<Option<(u32, Happening)>>,
@@ -62,6 +68,7 @@ impl World {
     fn new() -> Arc<Self> {
         let world = Self::default();
         world.budget.store(-1, Ordering::Relaxed);
+        world.relax.store(RELAX_NS, Ordering::Relaxed);
         world.next_table.store(0x80_0000_0000, Ordering::Relaxed);
         Arc::new(world)
     }
@@ -220,6 +227,22 @@ impl World {
     /// Let time pass.
     pub fn advance(&self, nanoseconds: u64) {
         self.clock.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// Have the clock move by so many nanoseconds each time the hypervisor
+    /// waits: more than in truth, so that waiting in vain takes less long. No
+    /// other thread is waited for.
+    pub fn set_relax(&self, nanoseconds: u64) {
+        self.relax.store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// The hypervisor waits.
+    pub(crate) fn relax(&self) {
+        let nanoseconds = self.relax.load(Ordering::Relaxed);
+        self.advance(nanoseconds);
+        if nanoseconds == RELAX_NS {
+            std::thread::yield_now();
+        }
     }
 
     /// Let `happening` take place when the hypervisor reads the clock the next

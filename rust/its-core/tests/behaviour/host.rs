@@ -7,7 +7,8 @@ use its_core::host::lpi::BLOCK;
 use its_core::host::{HostDevice, HostItsConfig, HostLpis, MAX_ITS};
 use its_core::{Error, Host};
 use its_testkit::its::{FakeHostIts, Pace};
-use its_testkit::{Config, Fake, World, scaled};
+use its_testkit::numbers::Random;
+use its_testkit::{Config, Fake, World, hosting, scaled};
 
 fn device(id: u32) -> DeviceId {
     DeviceId::new(id)
@@ -411,5 +412,14 @@ fn several_cpus_use_one_queue() {
         assert_eq!(host.lpis.in_use(), 0);
         assert_eq!(world.live_tables(), 0);
         assert_eq!(its[0].mapped(), (0, 0));
+    }
+}
+
+// ---- Anything ----
+
+#[test]
+fn a_misbehaving_its_costs_what_it_has_and_no_more() {
+    for seed in 1..scaled(200, 3) {
+        hosting::run(Random::new(seed, 40));
     }
 }
