@@ -10,7 +10,7 @@ import unittest
 import unittest.mock
 from pathlib import Path
 
-from xenits import abi, gates, objects, promises, regen, sources
+from xenits import abi, gates, objects, promises, regen, sources, tools
 from xenits.elf import Elf
 from xenits.errors import StepError
 from xenits.layout import REPO
@@ -341,11 +341,12 @@ class Regen(InFolder):
 
     def test_a_wrong_version_is_installed_anew(self):
         for version, runs in (("1.0", 0), ("0.9", 1)):
-            tool = self.write("bin/gen", f"#!/bin/sh\necho gen {version}\n")
+            tool = self.write("xen-its/tools/bin/gen", f"#!/bin/sh\necho gen {version}\n")
             tool.chmod(0o755)
             silent = contextlib.redirect_stderr(io.StringIO())
-            with unittest.mock.patch.object(regen, "run") as run, silent:
-                regen._cargo_tool(self.folder, "gen-cli", "gen", "1.0", self.log)
+            cache = unittest.mock.patch.dict(os.environ, XDG_CACHE_HOME=str(self.folder))
+            with unittest.mock.patch.object(tools, "run") as run, silent, cache:
+                tools.cargo_tool("gen-cli", "gen", "1.0", self.log)
             self.assertEqual(run.call_count, runs)
 
     def test_pip_is_installed_if_there_is_none(self):
@@ -362,11 +363,11 @@ class Regen(InFolder):
         self.assertRegex((self.folder / "python.args").read_text(), "(?m)^-m pip install .* libclang==")
 
     def test_downloads_are_tried_twice(self):
-        with unittest.mock.patch.object(regen, "run", side_effect=[StepError("no network"), None]) as run:
-            regen._twice(["true"], self.folder, "what", self.log)
+        with unittest.mock.patch.object(tools, "run", side_effect=[StepError("no network"), None]) as run:
+            tools.twice(["true"], self.folder, "what", self.log)
         self.assertEqual(run.call_count, 2)
         with self.assertRaisesRegex(StepError, "cannot install x .tried twice"):
-            regen._twice(["false"], self.folder, "cannot install x", self.log)
+            tools.twice(["false"], self.folder, "cannot install x", self.log)
 
 
 def package(name, licence, dependencies=(), kind="lib", manifest="/nowhere/Cargo.toml", roots=()):

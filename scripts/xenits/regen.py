@@ -23,6 +23,7 @@ from . import abi, packages, rust
 from .errors import StepError
 from .layout import REPO, cache_root, locked, new_run_dir
 from .shell import Command, run
+from .tools import cargo_tool, twice
 
 CBINDGEN = ("cbindgen", "cbindgen", "0.29.4")
 BINDGEN = ("bindgen-cli", "bindgen", "0.72.1")
@@ -65,26 +66,7 @@ def ensure_tools(log: Path) -> Tools:
     """Have the generators in the cache, in their pinned versions."""
     home = cache_root() / "tools"
     with locked("tools"):
-        return Tools(_cargo_tool(home, *CBINDGEN, log), _cargo_tool(home, *BINDGEN, log), _libclang(home / "py", log))
-
-
-def _cargo_tool(home: Path, package: str, program: str, version: str, log: Path) -> Path:
-    path = home / "bin" / program
-    if _says(path) != f"{program} {version}":
-        rust.add_cargo_to_path()
-        print(f"installing {package} {version} into {home} ...", file=sys.stderr, flush=True)
-        home.mkdir(parents=True, exist_ok=True)
-        argv: Command = ["cargo", "install", "--locked", "--force", "--debug", "--root", home, f"{package}@{version}"]
-        # A debug build takes a third of the time. Not in the repository: its settings are for other targets.
-        _twice(argv, home, f"cannot install {package} {version}", log)
-    return path
-
-
-def _says(program: Path) -> str:
-    try:
-        return subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.strip()
-    except OSError:
-        return ""
+        return Tools(cargo_tool(*CBINDGEN, log), cargo_tool(*BINDGEN, log), _libclang(home / "py", log))
 
 
 def _libclang(home: Path, log: Path) -> Path:
@@ -99,16 +81,8 @@ def _libclang(home: Path, log: Path) -> Path:
         home.mkdir(parents=True)
         quiet = ["--disable-pip-version-check", "--no-cache-dir", "--root-user-action", "ignore"]
         argv: Command = [*pip, "install", *quiet, "--target", home, "--only-binary", ":all:", f"libclang=={LIBCLANG}"]
-        _twice(argv, home, f"cannot install libclang {LIBCLANG}", log)
+        twice(argv, home, f"cannot install libclang {LIBCLANG}", log)
     return native
-
-
-def _twice(argv: Command, cwd: Path, what: str, log: Path) -> None:
-    try:
-        run(argv, log, cwd=cwd)
-    except StepError:
-        hint = "check that the package registries can be reached, then run the same command again."
-        run(argv, log, cwd=cwd, what=f"{what} (tried twice)", hint=hint)
 
 
 def generate(repo: Path, log: Path) -> dict[Path, str]:

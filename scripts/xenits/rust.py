@@ -13,6 +13,8 @@ from .shell import output, run
 
 XEN_TARGET = "aarch64-unknown-none-softfloat"
 DOM0_TARGET = "aarch64-unknown-linux-musl"
+NIGHTLY = "nightly"
+"""The toolchain for what the stable one cannot do; only tests use it."""
 
 
 def add_cargo_to_path() -> None:
@@ -58,6 +60,29 @@ def ensure_component(command: str, log: Path) -> None:
         with locked("rustup"):
             component = {"fmt": "rustfmt"}.get(command, command)
             run(["rustup", "component", "add", component], log, cwd=REPO, what=f"cargo {command} cannot be had")
+
+
+def ensure_nightly(components: tuple[str, ...], log: Path) -> None:
+    """Add the nightly toolchain and these components of it, if they are missing.
+
+    rustup takes the newest nightly that has all of them.
+    """
+    add_cargo_to_path()
+    if not shutil.which("rustup"):
+        raise StepError("this needs a nightly Rust, and there is no rustup", hint="install rustup (https://rustup.rs).")
+    with locked("rustup"):
+        try:
+            listing = ["rustup", "component", "list", "--installed", "--toolchain", NIGHTLY]
+            have = output(listing, log, cwd=REPO).split()
+        except StepError:
+            have = []
+        if have and all(any(h == c or h.startswith(f"{c}-") for h in have) for c in components):
+            return
+        words = [word for component in components for word in ("--component", component)]
+        argv = ["rustup", "toolchain", "install", NIGHTLY, "--profile", "minimal", "--no-self-update", *words]
+        what = f"rustup cannot install a nightly Rust with {' and '.join(components)}"
+        hint = "this test cannot run without it; try again when the machine has network, or a day later."
+        run(argv, log, cwd=REPO, what=what, hint=hint)
 
 
 def version(log: Path) -> str:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Programs from crates.io, in the cache and in pinned versions. Who calls holds the lock ``tools``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from . import rust
+from .errors import StepError
+from .layout import cache_root
+from .shell import Command, run
+
+
+def cargo_tool(package: str, program: str, version: str, log: Path) -> Path:
+    """Have `program` of a package in the cache, in this version; gives its path."""
+    home = cache_root() / "tools"
+    path = home / "bin" / program
+    if _says(path) != f"{program} {version}":
+        rust.add_cargo_to_path()
+        print(f"installing {package} {version} into {home} ...", file=sys.stderr, flush=True)
+        home.mkdir(parents=True, exist_ok=True)
+        argv: Command = ["cargo", "install", "--locked", "--force", "--debug", "--root", home, f"{package}@{version}"]
+        # A debug build takes a third of the time. Not in the repository: its settings are for other targets.
+        twice(argv, home, f"cannot install {package} {version}", log)
+    return path
+
+
+def _says(program: Path) -> str:
+    # Cargo's own subcommands want to be called as cargo calls them.
+    subcommand = [program.name.removeprefix("cargo-")] if program.name.startswith("cargo-") else []
+    argv = [program, *subcommand, "--version"]
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
+def twice(argv: Command, cwd: Path, what: str, log: Path) -> None:
+    """Run what downloads something, and once more if it fails."""
+    try:
+        run(argv, log, cwd=cwd)
+    except StepError:
+        hint = "check that the package registries can be reached, then run the same command again."
+        run(argv, log, cwd=cwd, what=f"{what} (tried twice)", hint=hint)
