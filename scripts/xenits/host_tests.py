@@ -192,6 +192,11 @@ def cases() -> Iterable[Case]:
     clippy = ("clippy", "--target", rust.XEN_TARGET, *guest, "--", "-D", "warnings")
     yield Case("rust/clippy/guest", "cargo clippy", partial(_cargo, words=clippy))
     yield from _threads_cases()
+    # The fuzz targets are linked by cargo-fuzz only.
+    fuzz = ("--manifest-path", str(REPO / "rust/fuzz/Cargo.toml"))
+    yield Case("rust/fmt/fuzz", "cargo fmt --check", partial(_cargo, words=("fmt", *fuzz, "--", "--check")))
+    clippy = ("clippy", *fuzz, "--", "-D", "warnings")
+    yield Case("rust/clippy/fuzz", "cargo clippy", partial(_cargo, words=clippy))
     for folder in PYTHON_TESTS:
         if (REPO / folder).is_dir():
             name = folder.removesuffix("/tests").replace("/", "-")
