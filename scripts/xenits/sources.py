@@ -10,7 +10,7 @@ from typing import Any
 
 from .abi import rust_code
 
-NO_HEADER = {".md", ".lock", ".json", ".patch"}
+NO_HEADER = {".md", ".lock", ".json", ".patch", ".bin", ".xz"}
 """Kinds of files that carry no licence line: documents, generated ones, and those that cannot have remarks."""
 
 LICENCE_LINE = b"SPDX-License-Identifier: GPL-2.0-only"
