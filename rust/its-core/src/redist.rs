@@ -105,7 +105,6 @@ pub struct LpiState<E: Env> {
     cursor: u32,
     /// How many commands are taking LPIs away from the vCPU.
     drains: u32,
-    resets: u32,
     /// Where GICR_INVALLR goes on in `dormant`, while it is at work.
     pub(crate) refresh: Option<u32>,
     pub(crate) counters: Counters,
@@ -125,7 +124,6 @@ impl<E: Env> LpiState<E> {
             dormant: Bitmap::new(lpis)?,
             cursor: 0,
             drains: 0,
-            resets: 0,
             refresh: None,
             counters: Counters::default(),
         })
@@ -384,15 +382,9 @@ impl<E: Env> LpiState<E> {
     }
 
     /// LPIs are about to leave the vCPU: from now on none steps back from a
-    /// slot into the bitmaps, except in a reset. How many of those there were.
-    pub(crate) fn begin_drain(&mut self) -> u32 {
+    /// slot into the bitmaps for one that is more urgent.
+    pub(crate) fn begin_drain(&mut self) {
         self.drains = self.drains.saturating_add(1);
-        self.resets
-    }
-
-    /// How often the vCPU was reset.
-    pub(crate) fn resets(&self) -> u32 {
-        self.resets
     }
 
     /// None of the LPIs that are about to leave is left in the bitmaps: empty
@@ -476,27 +468,25 @@ impl<E: Env> LpiState<E> {
     }
 
     /// The vCPU is switched on, and its vGIC queues were emptied: queue what
-    /// is pending anew.
+    /// is pending anew, each LPI through the slot that it has.
     pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
-        self.resets = self.resets.wrapping_add(1);
         for slot in self.slots.used().iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
             let leaves = self.evict.contains(slot);
-            if vcpu.reset(slot) && !self.forget.contains(slot) {
-                if leaves {
-                    // Which it can do once the vGIC lock is released.
-                    let heir = self.heirs.get(usize::from(slot)).copied().flatten();
-                    self.dormant.set(lpi.index());
-                    if let Some(place) = self.leaving.iter_mut().find(|place| place.is_none()) {
-                        *place = Some((lpi, heir));
-                    }
-                    vcpu.request_sync();
-                } else {
-                    self.ready.set(lpi.index());
-                }
-            }
+            let pending = vcpu.reset(slot) && !self.forget.contains(slot);
             self.counters.evicted = self.counters.evicted.wrapping_add(1);
             self.release(slot);
+            if pending && leaves {
+                // Which it can do once the vGIC lock is released.
+                let heir = self.heirs.get(usize::from(slot)).copied().flatten();
+                self.dormant.set(lpi.index());
+                if let Some(place) = self.leaving.iter_mut().find(|place| place.is_none()) {
+                    *place = Some((lpi, heir));
+                }
+                vcpu.request_sync();
+            } else if pending {
+                self.enqueue(vcpu, slot, lpi, table.get(lpi).priority());
+            }
         }
         self.refill(vcpu, table);
     }

@@ -109,8 +109,6 @@ pub(crate) struct Drain {
     leaving: Leaving,
     /// Where to go on in the bitmaps.
     from: Option<u32>,
-    /// How often the vCPU had been reset when it last started over.
-    resets: u32,
     then: Option<Refresh>,
 }
 
@@ -140,18 +138,11 @@ impl Drain {
             // gets it whether it is mapped or not.
             let _devices = heir.map(|_| domain.devices.lock());
             let mut displaced = Displaced::new();
-            let from = redist.with(|state, vcpu| {
-                if state.resets() != self.resets {
-                    // What was in slots went back to the bitmaps.
-                    self.resets = state.resets();
-                    self.from = Some(0);
-                }
-                match self.from {
-                    Some(from) => Some(state.take_waiting(from, &mut displaced, false, wanted)),
-                    None => {
-                        state.end_drain(vcpu, table, heir, &mut displaced, wanted);
-                        None
-                    }
+            let from = redist.with(|state, vcpu| match self.from {
+                Some(from) => Some(state.take_waiting(from, &mut displaced, false, wanted)),
+                None => {
+                    state.end_drain(vcpu, table, heir, &mut displaced, wanted);
+                    None
                 }
             });
             budget.spend(BATCH);
@@ -319,11 +310,11 @@ impl<E: Env> Domain<E> {
         // until all of them have arrived.
         self.drains.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        let resets = redist.with(|state, _| state.begin_drain());
-        if resets.is_none() {
+        if redist.with(|state, _| state.begin_drain()).is_none() {
             self.drains.fetch_sub(1, Ordering::Relaxed);
+            return None;
         }
-        Some(Drain { vcpu: id, leaving, from: Some(0), resets: resets?, then })
+        Some(Drain { vcpu: id, leaving, from: Some(0), then })
     }
 
     /// An LPI may be pending elsewhere than where it is mapped to.

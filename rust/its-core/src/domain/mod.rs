@@ -169,7 +169,9 @@ impl<E: Env> Domain<E> {
             if let Some(lock) = redist.lock.get() {
                 // Freed after the lock is released, which has interrupts off.
                 let gone = lock.lock().take();
-                drop(gone);
+                if gone.is_some_and(|state| state.refresh.is_some()) {
+                    self.refreshes.fetch_sub(1, Ordering::Relaxed);
+                }
             }
         }
         // Whoever reads a property does so with the state just dropped.

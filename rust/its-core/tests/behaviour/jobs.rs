@@ -533,6 +533,32 @@ fn hypercalls_wait_for_the_job_in_progress() {
 }
 
 #[test]
+fn a_vcpu_that_goes_off_and_on_does_not_hold_up_what_leaves_it() {
+    let m = dormant();
+    enable_all(&m);
+    m.ok(cmd::invall(0));
+    let off_and_on = |_| {
+        m.vcpus[0].power_off(&m.domain);
+        m.vcpus[0].power_on(&m.domain);
+        m.settle();
+    };
+    let steps = in_steps(&m, &[cmd::mapc(0, 1)], off_and_on);
+    assert!(steps <= MANY / 128, "{steps}: it starts over");
+    assert_eq!(m.drain(0), []);
+    assert_eq!(m.drain(1).len(), usize::try_from(MANY).expect("few"));
+    m.destroy();
+}
+
+#[test]
+fn a_dead_domain_has_no_work() {
+    let m = dormant();
+    assert!(m.gicr_write(0, GICR_INVALLR, Width::Double, 0), "it takes more than one step");
+    while m.domain.relinquish(&m.host) {}
+    assert!(!m.domain.work(&m.host));
+    m.destroy();
+}
+
+#[test]
 fn a_domain_dies_in_the_middle_of_any_job() {
     let jobs: [&[Command]; 6] = [
         &[cmd::invall(0)],
