@@ -105,7 +105,7 @@ fn an_interrupt_at_each_point_of_each_way_up() {
     let mut count = 0_u32;
     orders(&mut Vec::new(), &STEPS, &mut |order| {
         count += 1;
-        if !count.is_multiple_of(scaled(1, 97)) {
+        if !count.is_multiple_of(scaled(1, 360)) {
             return;
         }
         for at in 0..=STEPS.len() {
@@ -139,7 +139,7 @@ fn an_interrupt_at_each_point_of_each_way_up() {
     });
     assert_eq!(count, 720);
     // Each order's last point, and the points after the four that matter.
-    assert!(seen > scaled(720, 7), "{seen}");
+    assert!(seen > scaled(720, 1), "{seen}");
 }
 
 /// A device that fires all the way up does not wedge anything either, and
@@ -149,7 +149,7 @@ fn a_device_that_never_stops_on_the_way_up() {
     let mut count = 0_u32;
     orders(&mut Vec::new(), &STEPS, &mut |order| {
         count += 1;
-        if !count.is_multiple_of(scaled(1, 97)) {
+        if !count.is_multiple_of(scaled(1, 360)) {
             return;
         }
         its_testkit::World::renew();
