@@ -14,13 +14,14 @@ const INVALL: Reread = |rig| rig.commands(&[cmd::invall(0)]);
 const INVLPIR: Reread = |rig| rig.gicr_write(0, GICR_INVLPIR, Width::Double, FIRST.into());
 const INVALLR: Reread = |rig| rig.gicr_write(0, GICR_INVALLR, Width::Double, 0);
 
-/// An LPI is pending, and disabled; it is enabled while it fires again.
-fn enabling(reread: Reread) {
+/// Event 0 is pending, and disabled; it is enabled while `event` fires. That of
+/// event 0 is one more edge, which may hide that the first was lost.
+fn enabling(reread: Reread, event: u32) {
     let rig = Rig::new();
     rig.set_property(0, PRIORITY, false);
     rig.fire(0);
     rig.race([
-        job(|rig| assert!(rig.fire(0))),
+        job(move |rig| assert!(rig.fire(event))),
         job(|rig| rig.run_vcpu(0, 1)),
         job(move |rig| {
             rig.set_property(0, PRIORITY, true);
@@ -52,25 +53,29 @@ fn disabling(reread: Reread) {
 
 #[test]
 fn inv() {
-    explore("delivery against INV, enabled", || enabling(INV));
+    explore("delivery against INV, enabled", || enabling(INV, 0));
+    explore("delivery of another LPI against INV, enabled", || enabling(INV, 1));
     explore("delivery against INV, disabled", || disabling(INV));
 }
 
 #[test]
 fn invall() {
-    explore("delivery against INVALL, enabled", || enabling(INVALL));
+    explore("delivery against INVALL, enabled", || enabling(INVALL, 0));
+    explore("delivery of another LPI against INVALL, enabled", || enabling(INVALL, 1));
     explore("delivery against INVALL, disabled", || disabling(INVALL));
 }
 
 #[test]
 fn invlpir() {
-    explore("delivery against GICR_INVLPIR, enabled", || enabling(INVLPIR));
+    explore("delivery against GICR_INVLPIR, enabled", || enabling(INVLPIR, 0));
+    explore("delivery of another LPI against GICR_INVLPIR, enabled", || enabling(INVLPIR, 1));
     explore("delivery against GICR_INVLPIR, disabled", || disabling(INVLPIR));
 }
 
 #[test]
 fn invallr() {
-    explore("delivery against GICR_INVALLR, enabled", || enabling(INVALLR));
+    explore("delivery against GICR_INVALLR, enabled", || enabling(INVALLR, 0));
+    explore("delivery of another LPI against GICR_INVALLR, enabled", || enabling(INVALLR, 1));
     explore("delivery against GICR_INVALLR, disabled", || disabling(INVALLR));
 }
 

@@ -3,7 +3,7 @@
 
 use its_arch::DeviceId;
 use its_testkit::cmd;
-use its_threads::rig::{DEVICE, FIRST, Job, job};
+use its_threads::rig::{DEVICE, EVENTS, FIRST, Job, job};
 use its_threads::{Rig, explore};
 
 fn fires(event: u32) -> Job {
@@ -114,6 +114,23 @@ fn discard_while_movall() {
             job(|rig| rig.commands(&[cmd::discard(DEVICE, 0)])),
         ]);
         gone(&rig);
+    });
+}
+
+#[test]
+fn discard_and_again() {
+    explore("DISCARD, MAPTI and delivery against sync of the old LPI", || {
+        let rig = Rig::new();
+        rig.fire(0);
+        rig.vcpus[0].cycle(&rig.domain);
+        rig.race([
+            job(|rig| {
+                rig.commands(&[cmd::discard(DEVICE, 0), cmd::mapti(DEVICE, 0, FIRST, 0)]);
+                assert!(rig.fire(0));
+            }),
+            job(|rig| rig.run_vcpu(0, 1)),
+        ]);
+        rig.expect_all(EVENTS);
     });
 }
 
