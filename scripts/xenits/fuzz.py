@@ -32,7 +32,7 @@ FOLDER = REPO / "rust/fuzz"
 TARGETS = ("guest", "model", "host", "decode")
 
 SECONDS = 30
-RUNS = 20_000
+RUNS = 1_000_000
 """What the tests fuzz each target for: whichever ends first."""
 
 GRACE_S = 120.0
