@@ -400,11 +400,33 @@ impl<E: Env> LpiState<E> {
     ) {
         self.drains = self.drains.saturating_sub(1);
         for slot in self.slots.used().iter() {
-            if self.slots.get(slot).is_some_and(&wanted) {
+            // What was about to leave before MOVALL came is not this vCPU's.
+            let gone = heir.is_some() && self.evict.contains(slot);
+            if !gone && self.slots.get(slot).is_some_and(&wanted) {
                 self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
             }
         }
         displaced.kick |= self.refill(vcpu, table);
+    }
+
+    /// Of the LPIs that are about to leave a list register, those for which
+    /// `wanted` holds, given their heirs, get `heir` instead.
+    pub(crate) fn redirect(&mut self, heir: VcpuId, wanted: impl Fn(Lpi, Option<VcpuId>) -> bool) {
+        for slot in self.evict.iter() {
+            let (Some(lpi), Some(place)) =
+                (self.slots.get(slot), self.heirs.get_mut(usize::from(slot)))
+            else {
+                continue;
+            };
+            if wanted(lpi, *place) {
+                *place = Some(heir);
+            }
+        }
+        for (lpi, place) in self.leaving.iter_mut().flatten() {
+            if wanted(*lpi, *place) {
+                *place = Some(heir);
+            }
+        }
     }
 
     /// Take up to a batch of LPIs for which `wanted` holds out of the

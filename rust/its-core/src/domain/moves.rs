@@ -57,6 +57,14 @@ impl<E: Env> Domain<E> {
             return None;
         }
         self.strays.store(true, Ordering::Relaxed);
+        // What is on its way to `from`, but in a list register elsewhere yet.
+        for redist in self.redists.iter().filter(|redist| redist.is_leaving()) {
+            redist.with(|state, _| {
+                state.redirect(to, |lpi, heir| {
+                    heir.or_else(|| self.target(self.vlpis.get(lpi))) == Some(from)
+                });
+            });
+        }
         self.drain(from, Leaving::All(to), None)
     }
 

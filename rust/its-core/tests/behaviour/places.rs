@@ -315,6 +315,31 @@ fn movall_there_and_back() {
 }
 
 #[test]
+fn movall_there_and_back_before_either_vcpu_has_looked() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::movall(0, 1));
+        m.ok(cmd::movall(1, 0));
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        let m = at.machine();
+        m.ok(cmd::movall(0, 1));
+        m.ok(cmd::movall(1, 0));
+        m.ok(cmd::movall(0, 1));
+        assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
+    }
+}
+
+#[test]
+fn movall_takes_what_mapc_has_just_brought() {
+    for at in ALL {
+        let m = at.machine();
+        m.ok(cmd::mapc(0, 1));
+        m.ok(cmd::movall(1, 0));
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+    }
+}
+
+#[test]
 fn after_movall_every_other_command_still_finds_it() {
     for (command, gone) in [
         (cmd::clear(5, 0), true),
