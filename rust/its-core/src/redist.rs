@@ -168,6 +168,8 @@ impl<E: Env> LpiState<E> {
         let property = table.get(lpi);
         if !property.enabled() {
             self.counters.disabled = self.counters.disabled.wrapping_add(1);
+            // It may have fired before, while it was enabled.
+            self.ready.clear(lpi.index());
             self.dormant.set(lpi.index());
             return false;
         }

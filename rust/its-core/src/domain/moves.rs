@@ -12,10 +12,15 @@ use crate::sync::{AtomicU16, Ordering};
 use crate::vlpi::Entry;
 
 impl<E: Env> Domain<E> {
-    /// Re-read the property of `lpi` (INV, GICR_INVLPIR).
+    /// Re-read the property of `lpi` (INV, GICR_INVLPIR). One that is not
+    /// mapped, and pending since GICR_PENDBASER, waits for that.
     pub(crate) fn invalidate(&self, lpi: Lpi) {
         let Some(table) = self.properties.get() else { return };
-        self.with_redists_of(self.vlpis.get(lpi), |redist| {
+        let entry = self.vlpis.get(lpi);
+        if !entry.mapped() {
+            return;
+        }
+        self.with_redists_of(entry, |redist| {
             let mut displaced = Displaced::new();
             redist.with(|state, vcpu| state.refresh(vcpu, table, lpi, &mut displaced));
             self.replace(redist, &displaced);

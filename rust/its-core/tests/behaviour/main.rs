@@ -26,4 +26,5 @@ mod priority;
 mod redist;
 mod registers;
 mod regressions;
+mod review;
 mod threads;

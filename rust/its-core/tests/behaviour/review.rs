@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a review found: states that commands in a row, or between the steps
+//! of one, can bring about.
+
+use its_arch::access::Width;
+use its_arch::gicr::{GICR_CTLR, GICR_INVLPIR, GICR_PENDBASER, GICR_PROPBASER};
+use its_arch::gicr::{PendBaser, PropBaser};
+use its_arch::{GuestPa, Lpi};
+use its_testkit::machine::PROPERTIES;
+use its_testkit::{Config, Machine, cmd};
+
+/// LPIs 8192 to 8691 are pending on vCPU 0, each in a slot or waiting for
+/// one. Collection n goes to vCPU n of three.
+fn many() -> Machine {
+    let m = Machine::booted(Config { vcpus: 3, queue_pages: 2, ..Config::default() });
+    m.map(5, 500, Lpi::FIRST);
+    for event in 0..500 {
+        m.fire(5, event);
+    }
+    m
+}
+
+#[test]
+fn an_lpi_that_waits_and_fires_disabled_is_pending_once() {
+    let m = many();
+    let waiting = m.stat("waiting");
+    // The guest tells nobody.
+    m.disable(8691);
+    m.fire(5, 499);
+    assert_eq!((m.stat("waiting"), m.stat("dormant")), (waiting - 1, 1));
+    m.enable(8691);
+    let mut got = m.drain(0);
+    m.ok(cmd::invall(0));
+    got.extend(m.drain(0));
+    got.sort_unstable();
+    assert_eq!(got, (8192..8692).collect::<Vec<_>>());
+    m.destroy();
+}
+
+#[test]
+fn invlpir_keeps_a_pending_bit_of_an_lpi_that_is_mapped_later() {
+    let m = Machine::new(Config::default());
+    m.boot_its(0);
+    m.ram.write(Machine::pending_table(0) + u64::from(Lpi::FIRST) / 8, &[1]);
+    let propbaser = PropBaser::new().with_id_bits(15).with_address(GuestPa::new(PROPERTIES));
+    m.gicr_w64(0, GICR_PROPBASER, propbaser.into());
+    let pendbaser = PendBaser::new().with_address(GuestPa::new(Machine::pending_table(0)));
+    m.gicr_w64(0, GICR_PENDBASER, pendbaser.into());
+    m.gicr_w32(0, GICR_CTLR, 1);
+    // From here on an LPI may be anywhere.
+    m.ok_all(&[cmd::mapc(3, 1), cmd::unmapc(3)]);
+    m.enable(8192);
+    m.gicr_write(0, GICR_INVLPIR, Width::Double, 8192);
+    m.ok_all(&[cmd::mapc(0, 0), cmd::mapd(5, 1), cmd::mapti(5, 0, 8192, 0)]);
+    m.expect(&[8192], &[]);
+    m.destroy();
+}
