@@ -72,20 +72,27 @@ impl<E: Env> Job<E> {
 pub(crate) struct Refresh {
     vcpu: VcpuId,
     from: u32,
+    /// After that, the same on all vCPUs from this one on.
+    others: Option<u16>,
 }
 
 impl Refresh {
     pub(super) const fn new(vcpu: VcpuId) -> Self {
-        Self { vcpu, from: 0 }
+        Self { vcpu, from: 0, others: None }
     }
 
     fn advance<E: Env>(mut self, domain: &Domain<E>, budget: &mut Budget) -> Step<Self, ()> {
-        let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
         while !budget.is_spent() {
-            match domain.refresh_batch(redist, self.from, budget) {
-                Some(next) => self.from = next,
-                None => return Step::Done(()),
+            let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
+            if let Some(next) = domain.refresh_batch(redist, self.from, budget) {
+                self.from = next;
+                continue;
             }
+            let Some(next) = self.others else { return Step::Done(()) };
+            let Some(redist) = domain.redist(VcpuId::new(next)) else { return Step::Done(()) };
+            domain.refresh_slots(redist);
+            budget.spend(BATCH);
+            self = Self { vcpu: VcpuId::new(next), from: 0, others: next.checked_add(1) };
         }
         Step::More(self)
     }
@@ -212,7 +219,11 @@ impl<E: Env> Domain<E> {
     /// the rest is a job.
     pub(crate) fn refresh(&self, id: VcpuId) -> Option<Refresh> {
         let redist = self.redist(id)?;
-        self.refresh_slots(redist).then_some(Refresh::new(id))
+        let waiting = self.refresh_slots(redist);
+        if self.may_be_anywhere() {
+            return Some(Refresh { others: Some(0), ..Refresh::new(id) });
+        }
+        waiting.then_some(Refresh::new(id))
     }
 
     /// Give back the slots of LPIs that are disabled by now. False if none

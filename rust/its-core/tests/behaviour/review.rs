@@ -55,3 +55,23 @@ fn invlpir_keeps_a_pending_bit_of_an_lpi_that_is_mapped_later() {
     m.expect(&[8192], &[]);
     m.destroy();
 }
+
+#[test]
+fn invall_finds_what_movall_took_elsewhere() {
+    let m = many();
+    for lpi in 8192..8692 {
+        m.disable(lpi);
+    }
+    m.ok(cmd::movall(0, 1));
+    m.settle();
+    for lpi in 8192..8692 {
+        m.enable(lpi);
+    }
+    // Of the collection that they are mapped to, on vCPU 0.
+    m.ok(cmd::invall(0));
+    let mut got = [m.drain(0), m.drain(1), m.drain(2)].concat();
+    got.sort_unstable();
+    assert_eq!(got, (8192..8692).collect::<Vec<_>>());
+    assert_eq!(m.stat("dormant"), 0);
+    m.destroy();
+}
