@@ -8,7 +8,7 @@ use its_arch::error::CommandError;
 use its_arch::gicr::GICR_INVALLR;
 use its_arch::{Command, Lpi};
 
-use crate::numbers::Numbers;
+use crate::numbers::{Numbers, Trace};
 use crate::reference::Reference;
 use crate::vcpu::Mode;
 use crate::{Config, Machine, World, cmd};
@@ -97,8 +97,11 @@ pub struct Case {
 /// # Panics
 /// When it sees something else.
 pub fn run(case: &Case, ops: impl IntoIterator<Item = Op>) {
+    let trace = Trace::new();
+    trace.say(|| format!("{case:?}"));
     let mut run = Run::new(case);
     for op in ops {
+        trace.say(|| format!("{op:?}"));
         run.step(op);
     }
     run.finish();

@@ -16,6 +16,8 @@ use crate::world::World;
 
 /// Devices that are named, mostly.
 const DEVICES: u32 = 6;
+/// One that is not.
+const UNUSED: u32 = 1000;
 /// CPUs with a collection at first.
 const CPUS: u16 = 2;
 /// What an ITS without any progress may cost one caller, in nanoseconds: its
@@ -100,7 +102,8 @@ impl<N: Numbers> Run<N> {
     fn map(&mut self) {
         let n = &mut self.numbers;
         let its = n.index(3);
-        let device = if n.once_in(16) { n.below_u32(1 << 18) } else { n.below_u32(DEVICES) };
+        let device =
+            if n.once_in(16) { UNUSED + 1 + n.below_u32(1 << 18) } else { n.below_u32(DEVICES) };
         let events = if n.once_in(8) { n.any() >> n.below(64) } else { n.below(200) };
         let domain = n.below_u16(3);
         if self.devices.iter().any(|known| known.its == its && known.device.get() == device) {
@@ -193,7 +196,7 @@ impl<N: Numbers> Run<N> {
                 its.set_pace(Pace::Immediate);
             }
             let before = self.abandoned();
-            match self.host.map_device(0, DeviceId::new(DEVICES), 1, 1) {
+            match self.host.map_device(0, DeviceId::new(UNUSED), 1, 1) {
                 Ok(device) => self.host.unmap_device(device),
                 Err(error) => assert_eq!(error, Error::NoLpis, "a healthy ITS"),
             }

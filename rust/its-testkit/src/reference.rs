@@ -33,6 +33,9 @@ pub struct Reference {
     lpis: BTreeMap<u32, u16>,
     /// vCPU of each mapped collection.
     collections: BTreeMap<u16, u16>,
+    /// vCPU that each collection was last mapped to. LPIs of an unmapped one
+    /// stay pending there until it is mapped again.
+    homes: BTreeMap<u16, u16>,
     /// Pending LPIs, by vCPU.
     pending: BTreeSet<(u16, u32)>,
     /// Enabled LPIs.
@@ -55,6 +58,7 @@ impl Reference {
             events: BTreeMap::new(),
             lpis: BTreeMap::new(),
             collections: BTreeMap::new(),
+            homes: BTreeMap::new(),
             pending: BTreeSet::new(),
             enabled: BTreeSet::new(),
         }
@@ -195,9 +199,9 @@ impl Reference {
             }
             Command::Mapc { collection, rdbase, valid } => {
                 Self::check_collection(collection)?;
-                let old = self.collections.get(&collection.get()).copied();
                 if valid {
                     let vcpu = self.vcpu(rdbase.processor_number())?;
+                    let old = self.homes.insert(collection.get(), vcpu);
                     self.collections.insert(collection.get(), vcpu);
                     if let Some(old) = old {
                         let moved = self.pending.iter().copied().filter(|(at, lpi)| {
