@@ -41,9 +41,9 @@ int32_t xen_its_host_setup_collection(uint32_t its,
                                       uint64_t rdbase);
 
 /*
- * Whose the host LPI `lpi` is: 0 for nobody's, or for an event that its
- * guest has not mapped; else bit 63 is set, bits 47:32 are the domain, and
- * bits 31:0 the virtual LPI. Interrupt context; takes no lock.
+ * Whose the host LPI `lpi` is: 0 for nobody's; else bit 63 is set, bits 47:32
+ * are the domain, and bits 31:0 the virtual LPI, or 0 for an event that the
+ * guest has not mapped. Interrupt context; takes no lock.
  */
 uint64_t xen_its_host_lpi(uint32_t lpi);
 
@@ -54,8 +54,9 @@ void xen_its_host_dump(void);
  * Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
  * `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
  * `hardware_domain`: its MAPD may map devices that were not announced, with
- * `max_events` host LPIs in all, 0 for half of the host's. On success `*out`
- * is the state.
+ * `max_events` host LPIs in all, 0 for half of the host's. `lpi_rate`: how
+ * many interrupts its devices may raise in a second; 0: 200000. On success
+ * `*out` is the state.
  */
 int32_t xen_its_domain_create(struct domain *d,
                               uint32_t id,
@@ -64,6 +65,7 @@ int32_t xen_its_domain_create(struct domain *d,
                               bool hardware_domain,
                               uint32_t nr_vits,
                               uint32_t max_events,
+                              uint32_t lpi_rate,
                               struct xen_its_domain **out);
 
 /* vCPU `id` of the domain is `v`. */
@@ -85,10 +87,23 @@ void xen_its_domain_destroy(struct xen_its_domain *its);
 void xen_its_dump(const struct xen_its_domain *its);
 
 /*
- * An event that is mapped to virtual LPI `lpi` happened. Interrupt context,
- * no lock held.
+ * A host LPI of the domain has fired, and `xen_its_host_lpi` said that its
+ * virtual LPI is `lpi`, or 0. True: call `xen_its_mask`. Interrupt context, no
+ * lock held.
  */
-void xen_its_deliver(const struct xen_its_domain *its, uint32_t lpi);
+bool xen_its_deliver(const struct xen_its_domain *its, uint32_t lpi);
+
+/*
+ * The host LPI `host_lpi` of the domain fires too often: disable it, until an
+ * interrupt of it makes a difference again. Interrupt context, no lock held.
+ */
+void xen_its_mask(const struct xen_its_domain *its, uint32_t host_lpi);
+
+/*
+ * The time that `xen_its_svc_request_tick` was given is over. Softirq
+ * context, no lock held.
+ */
+void xen_its_tick(const struct xen_its_domain *its);
 
 /*
  * The queue slot of `locked`, which is vCPU `id`, that carries `lpi`; -1:

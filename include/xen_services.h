@@ -91,8 +91,11 @@ void xen_its_svc_page_unpin(const void *page);
 /* Put LPI @lpi on the vCPU's queues through the free slot @slot. */
 void xen_its_svc_slot_queue(struct vcpu *v, uint32_t slot, uint32_t lpi,
                             uint8_t priority);
-/* The LPI in @slot fired again: raise it once more when the guest took it. */
-void xen_its_svc_slot_again(struct vcpu *v, uint32_t slot);
+/*
+ * The LPI in @slot fired again: raise it once more when the guest took it.
+ * True if that changes nothing, as it is known to be pending already.
+ */
+bool xen_its_svc_slot_again(struct vcpu *v, uint32_t slot);
 /*
  * Take the LPI in @slot back if it has not reached a list register: true,
  * the slot is free, and the LPI was pending. False: it is in one, and nothing
@@ -128,6 +131,18 @@ void xen_its_svc_host_write_command(struct host_its *its, uint64_t offset,
                                     const uint64_t command[4]);
 /* Orders all commands written before it, then moves GITS_CWRITER. */
 void xen_its_svc_host_set_cwriter(struct host_its *its, uint64_t offset);
+
+/*
+ * Write the enable bit of host LPI @lpi to the table of the redistributors:
+ * who reads it from now on sees it. any
+ */
+void xen_its_svc_host_lpi_enable(uint32_t lpi, bool enable);
+
+/*
+ * Have xen_its_tick() called for the domain once, @after nanoseconds from now,
+ * or sooner if that was asked for before. any
+ */
+void xen_its_svc_request_tick(struct domain *d, uint64_t after);
 
 /* Print one line; no newline at its end. any */
 #define XEN_ITS_LOG_GUEST 0 /* a guest's mistake: rate-limited */

@@ -40,6 +40,12 @@ impl<E: Env> Bitmap<E> {
         self.count
     }
 
+    /// Is `index` in it? `None` if it is out of range.
+    pub(crate) fn contains(&self, index: u32) -> Option<bool> {
+        let (word, bit) = place(index);
+        self.words.get(word).map(|value| *value & bit != 0)
+    }
+
     /// Put `index` in. False if it was, or is out of range.
     pub(crate) fn set(&mut self, index: u32) -> bool {
         let (word, bit) = place(index);

@@ -47,7 +47,7 @@ impl<E: Env> Domain<E> {
         let (mut waiting, mut dormant, mut in_slots) = (0_u64, 0_u64, 0_u64);
         for (id, redist) in (0_u16..).zip(self.redists.iter()) {
             let Some((counters, waits, slots)) =
-                redist.with(|state, _| (state.counters, state.waiting(), state.in_slots()))
+                redist.with(|state, _| (state.counters(), state.waiting(), state.in_slots()))
             else {
                 continue;
             };
@@ -93,6 +93,7 @@ impl<E: Env> Domain<E> {
         }
 
         let (devices, events) = self.device_counts();
+        let (storms, masked) = self.masked(host);
         print(
             start("stats")
                 .text(" lpis=")
@@ -111,6 +112,8 @@ impl<E: Env> Domain<E> {
                 .dec(total.evicted)
                 .text(" unrouted=")
                 .dec(self.unrouted())
+                .text(" storms=")
+                .dec(storms)
                 .text(" commands=")
                 .dec(commands)
                 .text(" skipped=")
@@ -130,6 +133,8 @@ impl<E: Env> Domain<E> {
                 .dec(waiting)
                 .text(" dormant=")
                 .dec(dormant)
+                .text(" masked=")
+                .dec(masked)
                 .text(" id_bits=")
                 .dec(self.id_bits().get().into())
                 .text(" table_bytes=")

@@ -72,6 +72,11 @@ pub trait Env: Sized + Send + Sync + 'static {
     fn relax();
     /// Print `line`. IRQ.
     fn log(level: Level, line: &str);
+
+    /// Write the enable bit of host LPI `lpi` to the property table, so that a
+    /// redistributor that reads it from now on sees it. One that has read it
+    /// before does not look again before an INV. IRQ.
+    fn set_host_enabled(lpi: Lpi, enabled: bool);
 }
 
 /// A cell that is set at most once. IRQ, for [`Once::get`].
@@ -137,7 +142,7 @@ pub trait HostHw: Send + Sync {
     fn set_cwriter(&self, offset: u64);
 }
 
-/// A guest's memory.
+/// A guest's memory, and its timer.
 pub trait Guest: Send + Sync {
     /// A page of the guest's RAM, mapped and referenced until dropped.
     type Page: Page;
@@ -151,6 +156,9 @@ pub trait Guest: Send + Sync {
     /// # Errors
     /// [`Error::BadAccess`] when it is not RAM.
     fn pin(&self, at: GuestPa) -> Result<Self::Page, Error>;
+    /// Have [`crate::Domain::tick`] called once, in `after` nanoseconds, or
+    /// sooner if that was asked for before. IRQ.
+    fn request_tick(&self, after: u64);
 }
 
 /// A pinned page of guest RAM. The guest may write it at any time.
@@ -176,8 +184,9 @@ pub struct Evicted {
 pub trait Vcpu: Send + Sync {
     /// Queue `lpi` through a free slot.
     fn queue(&self, slot: u8, lpi: Lpi, priority: u8);
-    /// The LPI in the slot fired again.
-    fn again(&self, slot: u8);
+    /// The LPI in the slot fired again. True: that changes nothing, because it
+    /// is known to be pending already.
+    fn again(&self, slot: u8) -> bool;
     /// Take the LPI back unless it is in a list register. True: the slot is
     /// free now.
     fn retract(&self, slot: u8) -> bool;

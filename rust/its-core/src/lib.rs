@@ -12,8 +12,8 @@
 //! 1. a virtual ITS's registers and queue ([`vits::Vits`])
 //! 2. what the domain's redistributors share ([`Domain`])
 //! 3. the domain's device map ([`Domain`])
-//! 4. the host's LPI allocator ([`host::lpi::HostLpis`]), or a host ITS's
-//!    command queue ([`host::queue::Queue`])
+//! 4. the host's LPI allocator ([`host::lpi::HostLpis`]), or which host LPIs
+//!    are masked, and then a host ITS's command queue ([`host::queue::Queue`])
 //! 5. one vCPU's vGIC lock ([`redist::Redist`]); never two of them
 
 #![no_std]
@@ -28,6 +28,7 @@ pub mod env;
 mod error;
 pub mod host;
 mod line;
+pub mod rate;
 pub mod redist;
 mod slots;
 mod sorted;

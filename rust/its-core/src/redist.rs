@@ -16,6 +16,7 @@ use its_arch::{IdBits, Lpi, VcpuId};
 use crate::Error;
 use crate::bitmap::Bitmap;
 use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
+use crate::rate::Rate;
 use crate::slots::{SlotSet, Slots};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::vlpi::PropertyTable;
@@ -23,6 +24,10 @@ use crate::vlpi::PropertyTable;
 /// Of so many LPIs that wait for a slot the most urgent one is found. If more
 /// wait, the others have their turn later.
 const LOOK_AHEAD: u32 = 64;
+/// As many interrupts in a row that found their LPI pending already are a
+/// storm. A guest that is merely late, or was not scheduled for a while, sees
+/// fewer from devices that wait for their driver.
+pub(crate) const STORM: u32 = 16;
 
 /// How often each thing happened on one vCPU. `queued` is `done`, `evicted`
 /// and the slots in use together.
@@ -53,12 +58,14 @@ pub(crate) struct Displaced {
     used: usize,
     /// The vCPU has to leave the guest: an LPI of it is in a list register.
     pub(crate) kick: bool,
+    /// A slot was emptied for good.
+    pub(crate) dropped: bool,
 }
 
 impl Displaced {
     /// None yet.
     pub(crate) const fn new() -> Self {
-        Self { lpis: [None; 2 * SLOTS], used: 0, kick: false }
+        Self { lpis: [None; 2 * SLOTS], used: 0, kick: false, dropped: false }
     }
 
     /// An LPI that is in two places is pending only once.
@@ -77,6 +84,15 @@ impl Displaced {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Lpi, Option<VcpuId>)> + '_ {
         self.lpis.iter().take(self.used).flatten().copied()
     }
+}
+
+/// What came of raising an LPI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Raised {
+    /// The vCPU has to be told.
+    pub(crate) kick: bool,
+    /// It was pending already.
+    pub(crate) wasted: bool,
 }
 
 /// What happens to the pending state of an LPI that is taken away.
@@ -107,7 +123,53 @@ pub struct LpiState<E: Env> {
     drains: u32,
     /// Where GICR_INVALLR goes on in `dormant`, while it is at work.
     pub(crate) refresh: Option<u32>,
-    pub(crate) counters: Counters,
+    meter: Meter,
+    /// What the guest has taken since [`Self::taken`] was last asked, by the
+    /// slot that it was in, if somebody waits for that.
+    taken: [Option<Lpi>; SLOTS],
+    any_taken: bool,
+    /// `raised` goes ahead: it includes what is left of [`Self::meter`].
+    counters: Counters,
+}
+
+/// What is counted at each interrupt, in one word: its low half is how many in
+/// a row found their LPI pending already, the high half how many may come
+/// before the domain's rate has to be asked again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meter(u64);
+
+impl Meter {
+    /// One in the high half.
+    const ONE: u64 = 1 << 32;
+
+    fn left(self) -> u64 {
+        self.0 / Self::ONE
+    }
+
+    fn refill(&mut self, count: u32) {
+        self.0 = (self.0 % Self::ONE) | u64::from(count).wrapping_mul(Self::ONE);
+    }
+
+    /// An interrupt that is neither wasted nor the first that is not paid for;
+    /// false and nothing done if it is.
+    #[inline]
+    fn count(&mut self, wasted: bool) -> bool {
+        if wasted || self.left() == 0 {
+            return false;
+        }
+        self.0 = self.0.wrapping_sub(Self::ONE) & !(Self::ONE - 1);
+        true
+    }
+
+    /// Any interrupt that has been paid for. True: it is a storm.
+    fn count_slowly(&mut self, wasted: bool) -> bool {
+        let next = self.0.wrapping_sub(Self::ONE);
+        let row = if wasted { (next % Self::ONE).wrapping_add(1) } else { 0 };
+        // If masking does not help, it is tried again after as many.
+        let storm = row == STORM.into();
+        self.0 = (next & !(Self::ONE - 1)) | if storm { 0 } else { row };
+        storm
+    }
 }
 
 impl<E: Env> LpiState<E> {
@@ -125,6 +187,9 @@ impl<E: Env> LpiState<E> {
             cursor: 0,
             drains: 0,
             refresh: None,
+            meter: Meter::default(),
+            taken: [None; SLOTS],
+            any_taken: false,
             counters: Counters::default(),
         })
     }
@@ -162,16 +227,64 @@ impl<E: Env> LpiState<E> {
         vcpu.queue(slot, lpi, priority);
     }
 
-    /// An LPI of this vCPU is pending: get it on its way. True if the vCPU
-    /// has to be told.
-    pub(crate) fn raise(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi) -> bool {
+    /// A device, or an INT command, has raised an LPI, `wasted` as
+    /// [`Self::raise`] says. True: it is one too many, as others of its kind
+    /// came before, or as the domain has had its share.
+    #[inline]
+    pub(crate) fn is_too_much(&mut self, wasted: bool, rate: &Rate<E>) -> bool {
+        !self.meter.count(wasted) && self.settle(wasted, rate)
+    }
+
+    /// The same where [`Meter::count`] does not suffice.
+    #[cold]
+    fn settle(&mut self, wasted: bool, rate: &Rate<E>) -> bool {
+        let paid = self.meter.left() != 0 || self.pay(rate);
+        let storm = self.meter.count_slowly(wasted);
+        storm || !paid
+    }
+
+    /// Get the right to some interrupts; to this one in any case. False if
+    /// there is none.
+    fn pay(&mut self, rate: &Rate<E>) -> bool {
+        let granted = rate.take();
+        self.meter.refill(granted.max(1));
+        self.counters.raised = self.counters.raised.wrapping_add(granted.max(1).into());
+        granted != 0
+    }
+
+    /// How often each thing happened.
+    pub(crate) fn counters(&self) -> Counters {
+        let raised = self.counters.raised.wrapping_sub(self.meter.left());
+        Counters { raised, ..self.counters }
+    }
+
+    /// Would it be wasted to raise `lpi` now?
+    pub(crate) fn would_waste(&self, lpi: Lpi) -> bool {
+        self.slot_of(lpi).is_some()
+            || self.ready.contains(lpi.index()) != Some(false)
+            || self.dormant.contains(lpi.index()) != Some(false)
+    }
+
+    /// What the guest has taken since this was last asked.
+    pub(crate) fn taken(&mut self) -> [Option<Lpi>; SLOTS] {
+        self.any_taken = false;
+        core::mem::take(&mut self.taken)
+    }
+
+    /// Has [`Self::taken`] something to tell?
+    pub(crate) fn any_taken(&self) -> bool {
+        self.any_taken
+    }
+
+    /// An LPI of this vCPU is pending: get it on its way.
+    pub(crate) fn raise(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi) -> Raised {
         let property = table.get(lpi);
         if !property.enabled() {
             self.counters.disabled = self.counters.disabled.wrapping_add(1);
             // It may have fired before, while it was enabled.
-            self.ready.clear(lpi.index());
-            self.dormant.set(lpi.index());
-            return false;
+            let waited = self.ready.clear(lpi.index());
+            let first = self.dormant.set(lpi.index());
+            return Raised { kick: false, wasted: waited || !first };
         }
         // It may have fired before, while it was disabled.
         self.dormant.clear(lpi.index());
@@ -179,18 +292,23 @@ impl<E: Env> LpiState<E> {
             // If it was about to be taken away, it has come back.
             self.unmark(slot);
             self.counters.merged = self.counters.merged.wrapping_add(1);
-            vcpu.again(slot);
-            return true;
+            return Raised { kick: true, wasted: vcpu.again(slot) };
         }
         self.place(vcpu, table, lpi, property.priority())
     }
 
     /// Give an enabled LPI that is in no slot a slot, or let it wait.
-    fn place(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi, priority: u8) -> bool {
+    fn place(
+        &mut self,
+        vcpu: &E::Vcpu,
+        table: &PropertyTable<E>,
+        lpi: Lpi,
+        priority: u8,
+    ) -> Raised {
         if let Some(slot) = self.slots.free() {
             self.ready.clear(lpi.index());
             self.enqueue(vcpu, slot, lpi, priority);
-            return true;
+            return Raised { kick: true, wasted: false };
         }
         self.counters.waited = self.counters.waited.wrapping_add(1);
         // All slots are taken: the least urgent LPI that has not reached a
@@ -213,11 +331,10 @@ impl<E: Env> LpiState<E> {
                 }
                 self.ready.clear(lpi.index());
                 self.enqueue(vcpu, slot, lpi, priority);
-                return true;
+                return Raised { kick: true, wasted: false };
             }
         }
-        self.ready.set(lpi.index());
-        false
+        Raised { kick: false, wasted: !self.ready.set(lpi.index()) }
     }
 
     /// Fill free slots with the most urgent LPIs that wait. True if the vCPU
@@ -281,14 +398,20 @@ impl<E: Env> LpiState<E> {
     }
 
     /// The guest is done with the LPI in `slot`, and Xen took it off its
-    /// queues.
-    pub(crate) fn done(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, slot: u8) {
+    /// queues. `note`: somebody waits for that, so it is noted for
+    /// [`Self::taken`].
+    pub(crate) fn done(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, slot: u8, note: bool) {
         // In a set of slots, one that does not exist would be another.
         if usize::from(slot) >= SLOTS {
             return;
         }
-        if self.release(slot).is_some() {
+        if let Some(lpi) = self.release(slot) {
             self.counters.done = self.counters.done.wrapping_add(1);
+            if note && let Some(place) = self.taken.get_mut(usize::from(slot)) {
+                *place = Some(lpi);
+                self.any_taken = true;
+                vcpu.request_sync();
+            }
         }
         self.refill(vcpu, table);
     }
@@ -485,6 +608,8 @@ impl<E: Env> LpiState<E> {
             }
             if was.pending && !forget {
                 displaced.push(lpi, heir);
+            } else {
+                displaced.dropped = true;
             }
         }
         self.refill(vcpu, table);

@@ -4,6 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use its_arch::Lpi;
 use its_core::Error;
 use its_core::env::{Env, Level, Lock, Once, Table, VgicLock};
 
@@ -59,6 +60,10 @@ impl Env for Fake {
 
     fn log(level: Level, line: &str) {
         World::current().print(level, line);
+    }
+
+    fn set_host_enabled(lpi: Lpi, enabled: bool) {
+        World::current().set_property(lpi.get(), enabled);
     }
 }
 

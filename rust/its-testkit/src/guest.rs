@@ -9,7 +9,7 @@ use its_arch::GuestPa;
 use its_core::Error;
 use its_core::env::{Guest, Page};
 
-use crate::world::{self, lock};
+use crate::world::{self, World, lock};
 
 /// Bytes of a page.
 const PAGE: u64 = 4096;
@@ -46,6 +46,7 @@ pub struct Ram {
     pages: Mutex<BTreeMap<u64, Arc<Bytes>>>,
     pins: AtomicUsize,
     reads: AtomicUsize,
+    tick: Mutex<Option<u64>>,
     hook: Mutex<Option<Hook>>,
     /// What every other read of a pinned byte differs by.
     flicker: AtomicU8,
@@ -116,6 +117,16 @@ impl Ram {
         self.pins.load(Ordering::Relaxed)
     }
 
+    /// When the domain's timer is due.
+    pub fn tick_due(&self) -> Option<u64> {
+        *lock(&self.tick)
+    }
+
+    /// Stop the timer. True if it was due by `now`, and so goes off.
+    pub fn stop_tick(&self, now: u64) -> bool {
+        lock(&self.tick).take_if(|due| *due <= now).is_some()
+    }
+
     /// How often the hypervisor has read.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::Relaxed)
@@ -154,6 +165,12 @@ impl Guest for FakeGuest {
         let bytes = self.0.page(at.get()).ok_or(Error::BadAccess)?;
         self.0.pins.fetch_add(1, Ordering::Relaxed);
         Ok(FakePage { bytes, ram: Arc::clone(&self.0), released: AtomicBool::new(false) })
+    }
+
+    fn request_tick(&self, after: u64) {
+        let due = World::current().now() + after;
+        let mut tick = lock(&self.0.tick);
+        *tick = Some(tick.map_or(due, |before| before.min(due)));
     }
 }
 

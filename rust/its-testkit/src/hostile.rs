@@ -419,16 +419,11 @@ impl<N: Numbers> Run<N> {
         };
         let lpi = Lpi::from_index(index).expect("an LPI");
         let whole = self.numbers.once_in(3);
-        world::in_irq(|| match self.m.host.claim(lpi) {
-            Some(entry) => {
-                assert_eq!(entry.domain(), DOMAIN_ID, "{lpi} is another domain's");
-                if let Some(lpi) = Lpi::new(entry.vlpi()) {
-                    self.m.domain.deliver(lpi);
-                }
-            }
-            None if whole => self.m.domain.deliver(lpi),
-            None => {}
-        });
+        let ours = self.m.host.lpis.get(lpi).is_some();
+        self.m.interrupt(lpi);
+        if whole && !ours {
+            world::in_irq(|| self.m.domain.deliver(lpi));
+        }
     }
 
     // ---- What the hypervisor does ----

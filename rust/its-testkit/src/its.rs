@@ -3,8 +3,10 @@
 //!
 //! It has no memory of its own for what it is told: an ITT has to be there
 //! and large enough, and to stay until the ITS has confirmed with a SYNC for
-//! each redistributor that it let go of it. Real ITSes, and QEMU's, accept
-//! much that this one stops the test for.
+//! each redistributor that it let go of it. The redistributors behind it know
+//! all LPIs' properties from the start, and look again only when told to by
+//! INV and SYNC. Real ITSes, and QEMU's, accept much that this one stops the
+//! test for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -12,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use its_arch::{COMMAND_SIZE, Command, Lpi, RawCommand};
 use its_core::env::HostHw;
 use its_core::host::HostItsConfig;
+use its_core::host::queue::reserved;
 
 use crate::world::{World, lock};
 
@@ -67,6 +70,17 @@ pub struct Model {
     /// Collections that events were ever mapped to.
     used: BTreeSet<u16>,
     limbo: Vec<Limbo>,
+    /// LPIs that the redistributors believe to be disabled.
+    disabled: BTreeSet<u32>,
+    /// LPIs that had an INV, and the redistributor whose SYNC makes it take
+    /// effect.
+    invalid: BTreeMap<u32, u64>,
+    /// LPIs that are disabled and have fired.
+    pending: BTreeSet<u32>,
+    /// LPIs that were pending when they were enabled: the CPUs take them now.
+    due: Vec<Lpi>,
+    /// The command that was written last.
+    last: Option<Command>,
     executed: Vec<Command>,
     syncs: BTreeMap<u64, u64>,
     world: Arc<World>,
@@ -238,6 +252,7 @@ impl Model {
                 for limbo in &mut self.limbo {
                     limbo.rdbases.remove(&rdbase.get());
                 }
+                self.look_again(rdbase.get());
                 self.limbo.retain(|limbo| !limbo.rdbases.is_empty());
             }
             Command::Movi { device, event, collection } => {
@@ -257,6 +272,8 @@ impl Model {
                 let gone = mapped.map.remove(&event.get());
                 let gone = gone.unwrap_or_else(|| panic!("host ITS: {command:?}: not mapped"));
                 self.owners.remove(&gone.0);
+                self.pending.remove(&gone.0);
+                self.due.retain(|due| due.get() != gone.0);
                 let rdbase = self.collections.get(&gone.1).copied();
                 self.limbo.push(Limbo {
                     itt: None,
@@ -264,17 +281,55 @@ impl Model {
                     rdbases: rdbase.into_iter().collect(),
                 });
             }
-            Command::Inv { device, event }
-            | Command::Int { device, event }
-            | Command::Clear { device, event } => {
-                let mapped = self.device(command, device.get());
-                assert!(
-                    mapped.map.contains_key(&event.get()),
-                    "host ITS: {command:?}: the event is not mapped"
-                );
+            Command::Inv { device, event } => {
+                let (lpi, collection) = self.event(command, device.get(), event.get());
+                self.invalid.insert(lpi, self.collections[&collection]);
+            }
+            Command::Clear { device, event } => {
+                let (lpi, _) = self.event(command, device.get(), event.get());
+                self.pending.remove(&lpi);
+            }
+            Command::Int { device, event } => {
+                self.event(command, device.get(), event.get());
             }
             Command::Mapi { .. } | Command::Invall { .. } | Command::Movall { .. } => {}
         }
+    }
+
+    /// LPI and collection of an event that is mapped.
+    fn event(&mut self, command: &Command, device: u32, event: u32) -> (u32, u16) {
+        let mapped = self.device(command, device);
+        *mapped
+            .map
+            .get(&event)
+            .unwrap_or_else(|| panic!("host ITS: {command:?}: the event is not mapped"))
+    }
+
+    /// A redistributor reads the properties again that it was told to.
+    fn look_again(&mut self, rdbase: u64) {
+        let told = self.invalid.extract_if(.., |_, at| *at == rdbase);
+        for (lpi, _) in told.collect::<Vec<_>>() {
+            if !self.world.property(lpi) {
+                self.disabled.insert(lpi);
+            } else if self.disabled.remove(&lpi) && self.pending.remove(&lpi) {
+                self.due.extend(Lpi::new(lpi));
+            }
+        }
+    }
+
+    /// Commands that have room in the slots in reserve only.
+    fn check_reserve(&self, offset: u64, command: Option<Command>) {
+        let slots = self.slots();
+        let ahead = (offset / COMMAND_SIZE + slots - self.creadr / COMMAND_SIZE) % slots;
+        let urgent = match command {
+            Some(Command::Inv { .. }) => true,
+            Some(Command::Sync { .. }) => matches!(self.last, Some(Command::Inv { .. })),
+            _ => false,
+        };
+        assert!(
+            urgent || ahead < slots - 1 - reserved(slots),
+            "{command:?} is in a slot that is reserved for INV"
+        );
     }
 
     fn uses_itt_executed(&self, address: u64) -> Option<u32> {
@@ -307,6 +362,11 @@ impl FakeHostIts {
             collections: BTreeMap::new(),
             used: BTreeSet::new(),
             limbo: Vec::new(),
+            disabled: BTreeSet::new(),
+            invalid: BTreeMap::new(),
+            pending: BTreeSet::new(),
+            due: Vec::new(),
+            last: None,
             executed: Vec::new(),
             syncs: BTreeMap::new(),
             world: Arc::clone(&world),
@@ -344,11 +404,46 @@ impl FakeHostIts {
 
     /// A device writes `event` to GITS_TRANSLATER: the LPI that comes of it,
     /// and the RDbase of its redistributor.
+    /// `None` if the LPI is disabled: then it is pending until it is enabled.
     #[must_use]
     pub fn fire(&self, device: u32, event: u32) -> Option<(Lpi, u64)> {
-        let model = lock(&self.0);
+        let mut model = lock(&self.0);
         let (lpi, collection) = *model.devices.get(&device)?.map.get(&event)?;
+        if model.disabled.contains(&lpi) {
+            model.pending.insert(lpi);
+            return None;
+        }
         Some((Lpi::new(lpi)?, *model.collections.get(&collection)?))
+    }
+
+    /// Host LPIs that were pending when they were enabled.
+    #[must_use]
+    pub fn take_due(&self) -> Vec<Lpi> {
+        std::mem::take(&mut lock(&self.0).due)
+    }
+
+    /// Is the LPI of an event disabled, as far as its redistributor knows? And
+    /// is it pending?
+    #[must_use]
+    pub fn disabled(&self, device: u32, event: u32) -> Option<(bool, bool)> {
+        let model = lock(&self.0);
+        let (lpi, _) = *model.devices.get(&device)?.map.get(&event)?;
+        Some((model.disabled.contains(&lpi), model.pending.contains(&lpi)))
+    }
+
+    /// All commands that were submitted have been executed: panic if a
+    /// redistributor knows of an LPI other than the configuration table says.
+    #[track_caller]
+    pub fn check_properties(&self) {
+        let model = lock(&self.0);
+        let told = model.invalid.keys().next();
+        assert!(told.is_none(), "no SYNC has followed the INV of host LPI {told:?}");
+        for lpi in &model.disabled {
+            assert!(!model.world.property(*lpi), "host LPI {lpi} was enabled without an INV");
+        }
+        for lpi in model.owners.keys().filter(|lpi| !model.disabled.contains(lpi)) {
+            assert!(model.world.property(*lpi), "host LPI {lpi} was disabled without an INV");
+        }
     }
 
     /// Devices and events that are mapped.
@@ -407,6 +502,9 @@ impl HostHw for FakeHostIts {
         );
         let at = usize::try_from(offset / COMMAND_SIZE).expect("small");
         assert!(!model.fresh[at], "slot {at} is overwritten, but has not been executed");
+        let decoded = Command::decode(command).ok();
+        model.check_reserve(offset, decoded);
+        model.last = decoded;
         model.queue[at] = *command;
         model.fresh[at] = true;
     }

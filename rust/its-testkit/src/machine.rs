@@ -62,6 +62,11 @@ pub struct Config {
     pub list_registers: usize,
     /// 4 KiB pages of the guest's command queue.
     pub queue_pages: u8,
+    /// Interrupts that the guest's devices may raise in a second. No limit
+    /// that matters by default, as time stands still.
+    pub lpi_rate: Option<u32>,
+    /// Mask host LPIs when its-core says so.
+    pub masking: bool,
 }
 
 impl Default for Config {
@@ -79,6 +84,8 @@ impl Default for Config {
             max_events: None,
             list_registers: 4,
             queue_pages: 1,
+            lpi_rate: Some(u32::MAX),
+            masking: true,
         }
     }
 }
@@ -139,6 +146,7 @@ impl Config {
             hardware: self.hardware,
             vits: self.its,
             max_events: self.max_events,
+            lpi_rate: self.lpi_rate,
         }
     }
 }
@@ -441,24 +449,58 @@ impl Machine {
     /// A device of a host ITS raises an event.
     pub fn fire_on(&self, its: usize, device: u32, event: u32) -> bool {
         let Some((host_lpi, _)) = self.its[its].fire(device, event) else { return false };
+        self.interrupt(host_lpi)
+    }
+
+    /// A CPU takes a host LPI. True if it came as far as the guest's LPIs.
+    pub fn interrupt(&self, host_lpi: Lpi) -> bool {
         world::in_irq(|| {
             let Some(entry) = self.host.claim(host_lpi) else { return false };
             assert_eq!(entry.domain(), DOMAIN_ID, "{host_lpi} is another domain's");
-            let Some(lpi) = Lpi::new(entry.vlpi()) else { return false };
-            self.domain.deliver(lpi);
-            true
+            let lpi = Lpi::new(entry.vlpi());
+            let storm = match lpi {
+                Some(lpi) => self.domain.deliver(lpi),
+                None => self.domain.unmapped(),
+            };
+            if storm && self.config.masking {
+                self.domain.mask(&self.host, host_lpi);
+            }
+            lpi.is_some()
         })
     }
 
-    /// Let each vCPU that has been kicked leave and enter the guest, until
-    /// none is.
+    /// The CPUs take the host LPIs that were pending and have been enabled.
+    pub fn take_due(&self) {
+        for its in &self.its {
+            for host_lpi in its.take_due() {
+                self.interrupt(host_lpi);
+            }
+        }
+    }
+
+    /// Let time pass until the domain's timer goes off; false if it is not
+    /// running.
+    pub fn tick(&self) -> bool {
+        let Some(due) = self.ram.tick_due() else { return false };
+        self.world.advance(due.saturating_sub(self.world.now()));
+        assert!(self.ram.stop_tick(self.world.now()), "the timer goes off when it is due");
+        world::assert_no_lock("a softirq");
+        self.domain.tick(&self.host);
+        self.take_due();
+        true
+    }
+
+    /// Let the domain's timer go off once, if it runs, and each vCPU that has
+    /// been kicked leave and enter the guest, until none is.
     pub fn settle(&self) {
+        self.tick();
         for round in 0.. {
             assert!(round < 100, "vCPUs are kicked for ever");
             let mut any = false;
+            self.take_due();
             for vcpu in self.vcpus.iter().filter(|vcpu| vcpu.mode() != Mode::Off) {
                 if vcpu.kicked() || vcpu.mode() == Mode::Hypervisor {
-                    vcpu.cycle(&self.domain);
+                    self.cycle(vcpu);
                     any = true;
                 }
             }
@@ -466,6 +508,13 @@ impl Machine {
                 return;
             }
         }
+    }
+
+    /// A vCPU leaves the guest and enters it again.
+    fn cycle(&self, vcpu: &FakeVcpu) {
+        vcpu.cycle(&self.domain);
+        world::in_irq(|| self.domain.unmask_taken(&self.host, vcpu.id()));
+        self.take_due();
     }
 
     /// The guest takes and ends one interrupt on a vCPU.
@@ -477,7 +526,7 @@ impl Machine {
         }
         let lpi = vcpu.ack()?;
         vcpu.eoi(lpi);
-        vcpu.cycle(&self.domain);
+        self.cycle(vcpu);
         Some(lpi.get())
     }
 
@@ -544,6 +593,7 @@ impl Machine {
             mapped,
             "host LPIs in use, and those mapped on the ITSes"
         );
+        self.its.iter().for_each(FakeHostIts::check_properties);
         let devices: usize = self.its.iter().map(|its| its.mapped().0).sum();
         assert_eq!(self.world.live_tables(), devices, "ITTs");
     }
@@ -570,6 +620,8 @@ impl Machine {
         if abandoned == 0 {
             assert_eq!(host.lpis.in_use(), 0, "host LPIs of a dying domain");
             assert!(its.iter().all(|its| its.mapped() == (0, 0)), "devices of a dying domain");
+            its.iter().for_each(FakeHostIts::check_properties);
+            assert_eq!(world.disabled(), 0, "host LPIs of a dying domain that are disabled");
         }
         assert!(!domain.relinquish(&host), "there is more to give back");
         drop((domain, vcpus));

@@ -516,18 +516,19 @@ impl Vcpu for FakeVcpu {
         queues.raise(slot);
     }
 
-    fn again(&self, slot: u8) {
+    fn again(&self, slot: u8) -> bool {
         self.assert_held("again");
         let mut queues = lock(&self.0.queues);
-        queues.carried(slot, "again").queued = true;
+        let mut known = std::mem::replace(&mut queues.carried(slot, "again").queued, true);
         // The list registers of the current vCPU are at hand; those of others
         // are seen to when they leave their guest.
         if queues.mode == Mode::Hypervisor
             && let Some(Some(register)) = queues.register_of(slot)
         {
-            register.pending = true;
+            known |= std::mem::replace(&mut register.pending, true);
             queues.carried(slot, "again").queued = false;
         }
+        known
     }
 
     fn retract(&self, slot: u8) -> bool {

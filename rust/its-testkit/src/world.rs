@@ -2,7 +2,7 @@
 //! What the fakes of one test share, and the checks that they make.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -20,7 +20,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const CLOCK_READ_NS: u64 = 2_000;
 
 /// The rank of a vCPU's vGIC lock: the innermost.
-pub(crate) const VGIC_RANK: u8 = 4;
+pub(crate) const VGIC_RANK: u8 = 5;
 
 /// What one poll of the hardware takes: longer than in truth, so that waiting
 /// in vain takes fewer of them.
@@ -58,6 +58,8 @@ pub struct World {
     relax: AtomicU64,
     log: Mutex<Vec<(Level, String)>>,
     models: Mutex<Vec<Weak<Mutex<Model>>>>,
+    /// The host's LPI configuration table: those that are disabled.
+    disabled: Mutex<BTreeSet<u32>>,
     on_clock: Mutex<Option<(u32, Happening)>>,
 }
 
@@ -215,6 +217,24 @@ impl World {
         lock(&self.models).push(Arc::downgrade(model));
     }
 
+    /// Enable or disable a host LPI in the configuration table.
+    pub(crate) fn set_property(&self, lpi: u32, enabled: bool) {
+        let mut disabled = lock(&self.disabled);
+        let changes = if enabled { disabled.remove(&lpi) } else { disabled.insert(lpi) };
+        assert!(changes, "host LPI {lpi}: enabled = {enabled} in the table already");
+    }
+
+    /// Is a host LPI enabled in the configuration table?
+    pub(crate) fn property(&self, lpi: u32) -> bool {
+        !lock(&self.disabled).contains(&lpi)
+    }
+
+    /// How many host LPIs are disabled in the configuration table.
+    #[must_use]
+    pub fn disabled(&self) -> usize {
+        lock(&self.disabled).len()
+    }
+
     // ---- Clock and log ----
 
     /// Nanoseconds on the fake clock, which only [`World::advance`], waiting
@@ -361,8 +381,9 @@ pub(crate) fn rank_of(type_name: &'static str) -> u8 {
         ("its_core::domain::Common", 2),
         ("its_core::sorted::SortedMap", 3),
         ("its_core::host::lpi::Allocator", 3),
-        ("its_core::host::queue::State", 3),
-        ("its_core::host::its::Collections", 3),
+        ("its_core::host::mask::Masked", 3),
+        ("its_core::host::queue::State", 4),
+        ("its_core::host::its::Collections", 4),
     ];
     known
         .iter()

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
-use its_arch::GuestPa;
+use its_arch::{GuestPa, Lpi};
 use its_core::Error;
 use its_core::env::{Env, Guest, Level, Lock, Once, Page, Table, VgicLock};
 
@@ -58,6 +58,9 @@ impl Env for Checked {
     fn log(_level: Level, line: &str) {
         LOG.with_borrow_mut(|log| log.push(line.to_owned()));
     }
+
+    /// Nothing here looks at the table.
+    fn set_host_enabled(_lpi: Lpi, _enabled: bool) {}
 }
 
 /// A cell that is set once. Not what is checked here: see `once.rs` among the
@@ -210,6 +213,9 @@ impl Guest for Ram {
         self.bytes(at.get(), 4096).ok_or(Error::BadAccess)?;
         Ok(Pinned { ram: self.clone(), at: at.get(), released: std::sync::Mutex::new(false) })
     }
+
+    /// Time stands still.
+    fn request_tick(&self, _after: u64) {}
 }
 
 /// A pinned page.

@@ -105,7 +105,7 @@ impl Rig {
         }
         let ram = Ram::new(queue(vits - 1) + 0x3000);
         let config =
-            DomainConfig { id: DOMAIN_ID, vcpus, id_bits, hardware: false, vits, max_events: None };
+            DomainConfig { id: DOMAIN_ID, vcpus, id_bits, hardware: false, vits, max_events: None, lpi_rate: Some(u32::MAX) };
         let domain = Domain::new(&host, ram.clone(), config).expect("memory");
         let domain = Box::new(domain);
         let vcpus: Vec<Vcpu> = (0..vcpus).map(Vcpu::new).collect();

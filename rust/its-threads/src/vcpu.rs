@@ -289,8 +289,8 @@ impl env::Vcpu for Vcpu {
         assert!(before.is_none(), "slot {slot} is in use");
     }
 
-    fn again(&self, slot: u8) {
-        self.queues("again").carried(slot).queued = true;
+    fn again(&self, slot: u8) -> bool {
+        std::mem::replace(&mut self.queues("again").carried(slot).queued, true)
     }
 
     fn retract(&self, slot: u8) -> bool {

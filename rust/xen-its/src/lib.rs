@@ -16,7 +16,7 @@
 
 use its_arch::access::Width;
 use its_arch::{DeviceId, EventBits, IdBits, Lpi, Rdbase, VcpuId};
-use its_core::host::HostItsConfig;
+use its_core::host::{HostEntry, HostItsConfig};
 use its_core::{Domain, DomainConfig, Error, Host};
 use xen_sys::{Once, Owned, VgicHeld, Xen, XenGuest, XenHostIts, XenVcpu};
 
@@ -119,13 +119,13 @@ pub extern "C" fn xen_its_host_setup_collection(its: u32, cpu: u32, rdbase: u64)
     outcome(setup())
 }
 
-/// Whose the host LPI `lpi` is: 0 for nobody's, or for an event that its
-/// guest has not mapped; else bit 63 is set, bits 47:32 are the domain, and
-/// bits 31:0 the virtual LPI. Interrupt context; takes no lock.
+/// Whose the host LPI `lpi` is: 0 for nobody's; else bit 63 is set, bits 47:32
+/// are the domain, and bits 31:0 the virtual LPI, or 0 for an event that the
+/// guest has not mapped. Interrupt context; takes no lock.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_host_lpi(lpi: u32) -> u64 {
     let entry = Lpi::new(lpi).and_then(|lpi| HOST.get()?.claim(lpi));
-    entry.filter(|entry| entry.vlpi() != 0).map_or(0, u64::from)
+    entry.map_or(0, HostEntry::owner)
 }
 
 /// Print the host's LPIs and ITSes.
@@ -141,8 +141,9 @@ pub extern "C" fn xen_its_host_dump() {
 /// Make the ITS state of domain `d`, whose number is `id`: `max_vcpus` vCPUs,
 /// `id_bits` INTID bits, and `nr_vits` virtual ITSes, number n for host ITS n.
 /// `hardware_domain`: its MAPD may map devices that were not announced, with
-/// `max_events` host LPIs in all, 0 for half of the host's. On success `*out`
-/// is the state.
+/// `max_events` host LPIs in all, 0 for half of the host's. `lpi_rate`: how
+/// many interrupts its devices may raise in a second; 0: 200000. On success
+/// `*out` is the state.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_domain_create(
     d: XenGuest,
@@ -152,6 +153,7 @@ pub extern "C" fn xen_its_domain_create(
     hardware_domain: bool,
     nr_vits: u32,
     max_events: u32,
+    lpi_rate: u32,
     out: &mut DomainHandle,
 ) -> i32 {
     let create = move || {
@@ -162,6 +164,7 @@ pub extern "C" fn xen_its_domain_create(
             hardware: hardware_domain,
             vits: usize::try_from(nr_vits).map_err(|_| Error::OutOfRange)?,
             max_events: if max_events == 0 { None } else { Some(max_events) },
+            lpi_rate: if lpi_rate == 0 { None } else { Some(lpi_rate) },
         };
         Owned::new(XenItsDomain(Domain::new(host()?, d, config)?))
     };
@@ -204,12 +207,32 @@ pub extern "C" fn xen_its_dump(its: &XenItsDomain) {
 
 // ---- Interrupts ----
 
-/// An event that is mapped to virtual LPI `lpi` happened. Interrupt context,
-/// no lock held.
+/// A host LPI of the domain has fired, and `xen_its_host_lpi` said that its
+/// virtual LPI is `lpi`, or 0. True: call `xen_its_mask`. Interrupt context, no
+/// lock held.
 #[unsafe(no_mangle)]
-pub extern "C" fn xen_its_deliver(its: &XenItsDomain, lpi: u32) {
-    if let Some(lpi) = Lpi::new(lpi) {
-        its.0.deliver(lpi);
+pub extern "C" fn xen_its_deliver(its: &XenItsDomain, lpi: u32) -> bool {
+    match Lpi::new(lpi) {
+        Some(lpi) => its.0.deliver(lpi),
+        None => its.0.unmapped(),
+    }
+}
+
+/// The host LPI `host_lpi` of the domain fires too often: disable it, until an
+/// interrupt of it makes a difference again. Interrupt context, no lock held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_mask(its: &XenItsDomain, host_lpi: u32) {
+    if let (Ok(host), Some(host_lpi)) = (host(), Lpi::new(host_lpi)) {
+        its.0.mask(host, host_lpi);
+    }
+}
+
+/// The time that `xen_its_svc_request_tick` was given is over. Softirq
+/// context, no lock held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_tick(its: &XenItsDomain) {
+    if let Ok(host) = host() {
+        its.0.tick(host);
     }
 }
 
@@ -249,8 +272,11 @@ pub extern "C" fn xen_its_vcpu_reset(its: &XenItsDomain, mut locked: VgicHeld, i
 /// held.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_sync(its: &XenItsDomain, id: u32) {
-    if let Ok(id) = vcpu_id(id) {
-        its.0.sync(id);
+    if let Ok(id) = vcpu_id(id)
+        && its.0.sync(id)
+        && let Ok(host) = host()
+    {
+        its.0.unmask_taken(host, id);
     }
 }
 

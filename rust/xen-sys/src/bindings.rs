@@ -57,7 +57,7 @@ unsafe extern "C" {
     pub fn xen_its_svc_page_pin(d: *mut domain, gpa: u64) -> *const core::ffi::c_void;
     pub fn xen_its_svc_page_unpin(page: *const core::ffi::c_void);
     pub fn xen_its_svc_slot_queue(v: *mut vcpu, slot: u32, lpi: u32, priority: u8);
-    pub fn xen_its_svc_slot_again(v: *mut vcpu, slot: u32);
+    pub fn xen_its_svc_slot_again(v: *mut vcpu, slot: u32) -> bool;
     pub fn xen_its_svc_slot_retract(v: *mut vcpu, slot: u32) -> bool;
     pub fn xen_its_svc_slot_evict(v: *mut vcpu, slot: u32) -> u32;
     pub fn xen_its_svc_slot_reset(v: *mut vcpu, slot: u32) -> bool;
@@ -66,6 +66,8 @@ unsafe extern "C" {
     pub fn xen_its_svc_host_creadr(its: *const host_its) -> u64;
     pub fn xen_its_svc_host_write_command(its: *mut host_its, offset: u64, command: *const u64);
     pub fn xen_its_svc_host_set_cwriter(its: *mut host_its, offset: u64);
+    pub fn xen_its_svc_host_lpi_enable(lpi: u32, enable: bool);
+    pub fn xen_its_svc_request_tick(d: *mut domain, after: u64);
     pub fn xen_its_svc_log(level: u32, text: *const core::ffi::c_char, len: usize);
     pub fn xen_its_svc_panic(line: u32) -> !;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! [`Xen`]: everything that the core needs, from Xen.
 
+use its_arch::Lpi;
 use its_core::Error;
 use its_core::env::{Env, Level};
 
@@ -53,5 +54,11 @@ impl Env for Xen {
         };
         // SAFETY: the text is `len` bytes, and C reads no more of it.
         unsafe { bindings::xen_its_svc_log(level, line.as_ptr().cast(), line.len()) }
+    }
+
+    fn set_host_enabled(lpi: Lpi, enabled: bool) {
+        // SAFETY: may be called anywhere, and the service checks the LPI
+        // against the table.
+        unsafe { bindings::xen_its_svc_host_lpi_enable(lpi.get(), enabled) }
     }
 }

@@ -49,6 +49,12 @@ impl Guest for XenGuest {
         }
         Ok(XenPage(AtomicPtr::new(page.cast_mut().cast())))
     }
+
+    fn request_tick(&self, after: u64) {
+        // SAFETY: the domain exists; its timer does as long as its ITS state,
+        // and may be set anywhere.
+        unsafe { bindings::xen_its_svc_request_tick(self.0.as_ptr(), after) }
+    }
 }
 
 /// A pinned page of guest RAM; null once it has been given back.

@@ -46,7 +46,7 @@ impl Vcpu for XenVcpu {
         unsafe { bindings::xen_its_svc_slot_queue(self.raw(), slot.into(), lpi.get(), priority) }
     }
 
-    fn again(&self, slot: u8) {
+    fn again(&self, slot: u8) -> bool {
         // SAFETY: as for `queue`, and the slot is in use.
         unsafe { bindings::xen_its_svc_slot_again(self.raw(), slot.into()) }
     }

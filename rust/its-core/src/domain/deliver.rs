@@ -15,6 +15,8 @@ use crate::vlpi::Entry;
 pub(super) enum Routed {
     /// It is pending on its vCPU.
     Raised,
+    /// So it is, but there are too many of them.
+    Storm,
     /// It is not mapped to a vCPU.
     Nowhere,
     /// That vCPU, or the ITS, ignores it.
@@ -39,19 +41,30 @@ impl<E: Env> Domain<E> {
         vits.is_some_and(Vits::translates)
     }
 
-    /// An event that is mapped to the virtual LPI `lpi` happened. IRQ
-    /// context, no lock held.
+    /// An event that is mapped to the virtual LPI `lpi` happened. True: its
+    /// host LPI had better be masked ([`Self::mask`]), because this interrupt
+    /// was of no use, or one too many. IRQ context, no lock held.
     #[inline]
-    pub fn deliver(&self, lpi: Lpi) {
-        if self.route(lpi, true) != Routed::Raised {
-            self.unrouted.fetch_add(1, Ordering::Relaxed);
+    pub fn deliver(&self, lpi: Lpi) -> bool {
+        match self.route_as::<true>(lpi) {
+            Routed::Raised => false,
+            Routed::Storm => true,
+            Routed::Nowhere | Routed::Ignored => {
+                self.unrouted.fetch_add(1, Ordering::Relaxed);
+                self.unmapped()
+            }
         }
     }
 
     /// Make `lpi` pending on the vCPU that it is mapped to. `fresh` if it
     /// fired just now, not if it was pending before.
-    #[inline]
     pub(super) fn route(&self, lpi: Lpi, fresh: bool) -> Routed {
+        if fresh { self.route_as::<true>(lpi) } else { self.route_as::<false>(lpi) }
+    }
+
+    /// The same, in two versions: this is what an interrupt costs.
+    #[inline]
+    fn route_as<const FRESH: bool>(&self, lpi: Lpi) -> Routed {
         let Some(cell) = self.vlpis.cell(lpi) else { return Routed::Nowhere };
         loop {
             let entry = cell.load();
@@ -61,14 +74,14 @@ impl<E: Env> Domain<E> {
             };
             let target = collection.load(Ordering::Acquire);
             let Some(id) = mapped_to(target) else { return Routed::Nowhere };
-            if fresh && !self.translates(entry) {
+            if FRESH && !self.translates(entry) {
                 return Routed::Ignored;
             }
             let lock = self.redist(id).and_then(|redist| redist.lock.get());
             let (Some(lock), Some(table)) = (lock, self.properties.get()) else {
                 return Routed::Ignored;
             };
-            let kick = {
+            let (kick, storm) = {
                 let mut guard = lock.lock();
                 // The guest has not enabled LPIs on that vCPU: the
                 // architecture ignores them (GICR_CTLR.EnableLPIs).
@@ -80,15 +93,13 @@ impl<E: Env> Domain<E> {
                 if cell.load() != entry || collection.load(Ordering::Acquire) != target {
                     continue;
                 }
-                if fresh {
-                    state.counters.raised = state.counters.raised.wrapping_add(1);
-                }
-                state.raise(lock.vcpu(), table, lpi)
+                let raised = state.raise(lock.vcpu(), table, lpi);
+                (raised.kick, FRESH && state.is_too_much(raised.wasted, &self.rate))
             };
             if kick {
                 lock.vcpu().kick();
             }
-            return Routed::Raised;
+            return if storm { Routed::Storm } else { Routed::Raised };
         }
     }
 
@@ -110,7 +121,7 @@ impl<E: Env> Domain<E> {
                 if self.target(entry).is_some() {
                     return None;
                 }
-                Some(entry.mapped() && state.raise(vcpu, table, lpi))
+                Some(entry.mapped() && state.raise(vcpu, table, lpi).kick)
             });
             match outcome {
                 Some(None) => continue,
@@ -127,7 +138,7 @@ impl<E: Env> Domain<E> {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else {
             return false;
         };
-        let kick = redist.with(|state, vcpu| state.raise(vcpu, table, lpi));
+        let kick = redist.with(|state, vcpu| state.raise(vcpu, table, lpi).kick);
         if kick == Some(true) {
             redist.kick();
         }
@@ -144,7 +155,7 @@ impl<E: Env> Domain<E> {
             // Being in a list register, it was mapped. Who has unmapped it
             // since looks for it on every vCPU, because of MOVALL: here as
             // well, before this or after it.
-            self.vlpis.get(lpi).mapped() && state.raise(vcpu, table, lpi)
+            self.vlpis.get(lpi).mapped() && state.raise(vcpu, table, lpi).kick
         });
         if kick == Some(true) {
             redist.kick();
@@ -173,7 +184,8 @@ impl<E: Env> Domain<E> {
     /// vGIC lock held.
     pub fn slot_done(&self, held: &mut E::Held, id: VcpuId, slot: u8) {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
-        redist.with_held(held, |state, vcpu| state.done(vcpu, table, slot));
+        let note = self.watch.load(Ordering::Relaxed);
+        redist.with_held(held, |state, vcpu| state.done(vcpu, table, slot, note));
     }
 
     /// vCPU `id` is switched on and its queues have been emptied. vGIC lock
@@ -181,15 +193,22 @@ impl<E: Env> Domain<E> {
     pub fn vcpu_reset(&self, held: &mut E::Held, id: VcpuId) {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
         redist.with_held(held, |state, vcpu| state.reset(vcpu, table));
+        self.look_again();
     }
 
     /// The current vCPU `id` asked for it with `Vcpu::request_sync`, and is
     /// about to enter the guest, or to be descheduled. Interrupts off, no
-    /// lock held.
-    pub fn sync(&self, id: VcpuId) {
-        let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else { return };
-        if let Some(displaced) = redist.with(|state, vcpu| state.sync(vcpu, table)) {
-            self.replace(redist, &displaced);
+    /// lock held. True: call [`Self::unmask_taken`] as well.
+    pub fn sync(&self, id: VcpuId) -> bool {
+        let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else {
+            return false;
+        };
+        let synced = redist.with(|state, vcpu| (state.sync(vcpu, table), state.any_taken()));
+        let Some((displaced, taken)) = synced else { return false };
+        self.replace(redist, &displaced);
+        if displaced.dropped {
+            self.look_again();
         }
+        taken
     }
 }

@@ -6,12 +6,14 @@
 //! * `devices`: devices and their events
 //! * `lpis`: enabling LPIs
 //! * `jobs`: what of that takes more than one step
+//! * `storms`: masking host LPIs that fire too often
 
 mod deliver;
 mod devices;
 mod jobs;
 mod lpis;
 mod moves;
+mod storms;
 
 pub(crate) use jobs::{ForgetDevices, Job};
 
@@ -23,6 +25,7 @@ use crate::budget::Budget;
 use crate::device::Devices;
 use crate::env::{Env, Lock, Once, VgicLock};
 use crate::host::Host;
+use crate::rate::Rate;
 use crate::redist::Redist;
 use crate::sync::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::vits::Vits;
@@ -64,6 +67,9 @@ pub struct DomainConfig {
     /// Host LPIs, at most, for devices that its MAPD maps, or maps with more
     /// events than a hypercall announced; `None`: half of the host's.
     pub max_events: Option<u32>,
+    /// Interrupts that its devices may raise in a second; `None`: see
+    /// [`crate::rate::DEFAULT`].
+    pub lpi_rate: Option<u32>,
 }
 
 /// What the redistributors share.
@@ -95,6 +101,16 @@ pub struct Domain<E: Env> {
     refreshes: AtomicU32,
     /// LPIs that fired with no vCPU to go to.
     unrouted: AtomicU64,
+    /// Interrupts that went nowhere. Wraps.
+    useless: AtomicU32,
+    /// How many interrupts its devices may raise.
+    rate: Rate<E>,
+    /// Host LPIs of the domain may be masked.
+    watch: AtomicBool,
+    /// Where [`Self::tick`] goes on among all host LPIs that are masked.
+    swept: AtomicU32,
+    /// How often a host LPI was masked.
+    storms: AtomicU64,
 }
 
 impl<E: Env> Domain<E> {
@@ -126,6 +142,11 @@ impl<E: Env> Domain<E> {
             drains: AtomicU32::new(0),
             refreshes: AtomicU32::new(0),
             unrouted: AtomicU64::new(0),
+            useless: AtomicU32::new(0),
+            rate: Rate::new(config.lpi_rate),
+            watch: AtomicBool::new(false),
+            swept: AtomicU32::new(0),
+            storms: AtomicU64::new(0),
         })
     }
 

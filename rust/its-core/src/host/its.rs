@@ -148,15 +148,18 @@ impl<E: Env> HostIts<E> {
         Ok(())
     }
 
-    /// The collection for the next event: each CPU in turn.
-    pub(super) fn pick(&self) -> Result<(CollectionId, Rdbase), Error> {
+    /// The collection for the next event, and its place: each CPU in turn.
+    pub(super) fn pick(&self) -> Result<(CollectionId, u8), Error> {
         let mut collections = self.collections.lock();
         let at = collections.next;
         collections.next = at.wrapping_add(1).checked_rem(collections.count).unwrap_or(0);
-        collections.routed.get(at).copied().flatten().ok_or(Error::NotFound)
+        let (collection, _) =
+            collections.routed.get(at).copied().flatten().ok_or(Error::NotFound)?;
+        Ok((collection, u8::try_from(at).map_err(|_| Error::OutOfRange)?))
     }
 
-    /// Where the collection that came up as number `index` goes to.
+    /// Where the collection that came up as number `index` goes to. IRQ
+    /// context.
     pub(super) fn routed(&self, index: usize) -> Option<Rdbase> {
         self.collections.lock().routed.get(index).copied().flatten().map(|(_, rdbase)| rdbase)
     }
@@ -273,7 +276,14 @@ impl<E: Env> Host<E> {
             .and_then(|itt| Ok((itt, self.lpis.alloc(domain, count)?)));
         let (itt, lpis) = parts.inspect_err(|_| hw.disclaim(device))?;
         let itt = ManuallyDrop::new(itt);
-        Ok(HostDevice { its, device, bits, installed: 0, lpis, itt })
+        let made = HostDevice { its, device, bits, installed: 0, lpis, itt };
+        match self.lpis.set_origin(&made.lpis, its, device) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                self.free_device(made);
+                Err(error)
+            }
+        }
     }
 
     /// Take back what a device had that its ITS does not use.

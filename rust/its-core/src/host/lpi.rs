@@ -6,7 +6,7 @@
 //! virtual LPI which the guest mapped the event to.
 
 use bitfield_struct::bitfield;
-use its_arch::{IdBits, Lpi};
+use its_arch::{DeviceId, EventId, IdBits, Lpi};
 
 use crate::Error;
 use crate::bitmap::Bitmap;
@@ -15,6 +15,8 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// LPIs are handed out in aligned blocks of this many.
 pub const BLOCK: u32 = 32;
+/// The same as an index.
+const LPIS_PER_BLOCK: usize = 32;
 /// Entries in one page of the table: 4 KiB.
 const LPIS_PER_PAGE: u32 = 512;
 
@@ -26,10 +28,42 @@ pub struct HostEntry {
     pub vlpi: u32,
     /// The domain.
     pub domain: u16,
-    #[bits(15)]
-    __: u16,
+    /// Where it goes to: a collection of its host ITS, by when it came up.
+    pub(crate) collection: u8,
+    /// The host ITS has been told of the event.
+    pub(crate) installed: bool,
+    #[bits(6)]
+    __: u8,
     /// It is assigned at all.
     pub assigned: bool,
+}
+
+impl HostEntry {
+    /// Bit 63 set, the domain in bits 47:32, the virtual LPI in bits 31:0.
+    #[inline]
+    pub const fn owner(self) -> u64 {
+        self.with_collection(0).with_installed(false).into_bits()
+    }
+}
+
+/// Which events a block of host LPIs is for.
+#[bitfield(u64)]
+struct Events {
+    device: u32,
+    /// The first of the events, divided by [`BLOCK`].
+    #[bits(24)]
+    first_block: u32,
+    its: u8,
+}
+
+/// Where the interrupts of a host LPI come from, and go to.
+pub(crate) struct Origin {
+    /// Index of the host ITS.
+    pub(crate) its: usize,
+    pub(crate) device: DeviceId,
+    pub(crate) event: EventId,
+    /// See [`HostEntry::collection`].
+    pub(crate) collection: usize,
 }
 
 /// A run of host LPIs that belongs to one device. Given back by
@@ -62,6 +96,14 @@ impl LpiRange {
     }
 }
 
+/// Host LPIs that are next to each other.
+struct Page<E: Env> {
+    /// A [`HostEntry`] for each.
+    entries: E::Buf<AtomicU64>,
+    /// An [`Events`] for each block.
+    events: E::Buf<AtomicU64>,
+}
+
 struct Allocator<E: Env> {
     /// Blocks in use.
     used: Bitmap<E>,
@@ -70,7 +112,7 @@ struct Allocator<E: Env> {
 
 /// The host's LPIs. Looked up without a lock; allocated under one.
 pub struct HostLpis<E: Env> {
-    pages: E::Buf<E::Once<E::Buf<AtomicU64>>>,
+    pages: E::Buf<E::Once<Page<E>>>,
     allocator: E::Lock<Allocator<E>>,
 }
 
@@ -90,14 +132,69 @@ impl<E: Env> HostLpis<E> {
     }
 
     #[inline]
-    fn slot(&self, lpi: Lpi) -> Option<&AtomicU64> {
+    fn page(&self, lpi: Lpi) -> Option<(&Page<E>, usize)> {
         let index = lpi.index();
         #[expect(
             clippy::as_conversions,
             reason = "u32 to usize does not lose bits on 64-bit targets"
         )]
         let (page, offset) = ((index / LPIS_PER_PAGE) as usize, (index % LPIS_PER_PAGE) as usize);
-        self.pages.get(page)?.get()?.get(offset)
+        Some((self.pages.get(page)?.get()?, offset))
+    }
+
+    #[inline]
+    fn slot(&self, lpi: Lpi) -> Option<&AtomicU64> {
+        let (page, offset) = self.page(lpi)?;
+        page.entries.get(offset)
+    }
+
+    fn block(&self, lpi: Lpi) -> Option<&AtomicU64> {
+        let (page, offset) = self.page(lpi)?;
+        page.events.get(offset / LPIS_PER_BLOCK)
+    }
+
+    /// Say which events the LPIs of a range are for: those of `device` on host
+    /// ITS `its`, in order.
+    pub(crate) fn set_origin(
+        &self,
+        range: &LpiRange,
+        its: usize,
+        device: DeviceId,
+    ) -> Result<(), Error> {
+        for first in 0..range.count / BLOCK {
+            let events = Events::new()
+                .with_device(device.get())
+                .with_its(u8::try_from(its).map_err(|_| Error::OutOfRange)?)
+                .with_first_block_checked(first)
+                .map_err(|()| Error::OutOfRange)?;
+            let lpi = range.get(first.saturating_mul(BLOCK)).ok_or(Error::OutOfRange)?;
+            let block = self.block(lpi).ok_or(Error::OutOfRange)?;
+            block.store(events.into(), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// The host ITS has been told of the event behind `lpi`, which goes to
+    /// this collection. The device is on its way to the domain yet, so nobody
+    /// else changes the entry.
+    pub(crate) fn set_installed(&self, lpi: Lpi, collection: u8) {
+        if let Some(entry) = self.get(lpi) {
+            self.set(lpi, entry.with_collection(collection).with_installed(true));
+        }
+    }
+
+    /// Where the interrupts of `lpi` come from, if it is assigned to `domain`
+    /// and can fire. IRQ context.
+    pub(crate) fn origin(&self, lpi: Lpi, domain: u16) -> Option<Origin> {
+        let entry = self.get(lpi).filter(|entry| entry.domain() == domain && entry.installed())?;
+        let events = Events::from(self.block(lpi)?.load(Ordering::Relaxed));
+        let first = events.first_block().checked_mul(BLOCK)?;
+        Some(Origin {
+            its: events.its().into(),
+            device: DeviceId::new(events.device()),
+            event: EventId::new(first.checked_add(lpi.index() % BLOCK)?),
+            collection: entry.collection().into(),
+        })
     }
 
     /// The entry of `lpi`, if it is assigned to a domain. IRQ context.
@@ -178,14 +275,22 @@ impl<E: Env> HostLpis<E> {
     fn add_page(&self, lpi: Lpi) -> Result<(), Error> {
         let page = usize::try_from(lpi.index() / LPIS_PER_PAGE).map_err(|_| Error::OutOfRange)?;
         let cell = self.pages.get(page).ok_or(Error::NoLpis)?;
-        cell.set(E::alloc(512, |_| AtomicU64::new(0))?).map_err(|_| Error::Exists)
+        let entries = E::alloc(512, |_| AtomicU64::new(0))?;
+        let events = E::alloc(512 / LPIS_PER_BLOCK, |_| AtomicU64::new(0))?;
+        cell.set(Page { entries, events }).map_err(|_| Error::Exists)
+    }
+
+    /// Take LPIs away from their domain: they are nobody's, until
+    /// [`Self::free`] lets them be used again, if it ever does.
+    pub(crate) fn disown(&self, range: &LpiRange) {
+        for lpi in range.iter() {
+            self.set(lpi, HostEntry::new());
+        }
     }
 
     /// Take LPIs back that the host ITS no longer maps.
     pub fn free(&self, range: LpiRange) {
-        for lpi in range.iter() {
-            self.set(lpi, HostEntry::new());
-        }
+        self.disown(&range);
         let mut allocator = self.allocator.lock();
         let first = range.first.index() / BLOCK;
         for block in first..first.saturating_add(range.count / BLOCK) {
@@ -196,9 +301,7 @@ impl<E: Env> HostLpis<E> {
     /// Take LPIs away from their domain that the host ITS may still map: they
     /// are nobody's, and are not handed out again.
     pub fn retire(&self, range: LpiRange) {
-        for lpi in range.iter() {
-            self.set(lpi, HostEntry::new());
-        }
+        self.disown(&range);
     }
 
     /// How many there are.

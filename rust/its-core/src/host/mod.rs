@@ -3,6 +3,7 @@
 
 pub mod its;
 pub mod lpi;
+mod mask;
 pub mod queue;
 mod transit;
 
@@ -15,6 +16,7 @@ use its_arch::{CollectionId, IdBits, Lpi, Rdbase};
 
 use crate::Error;
 use crate::env::{Env, Once};
+use crate::host::mask::Masks;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Host ITSes at most.
@@ -28,6 +30,7 @@ pub struct Host<E: Env> {
     /// The host's LPIs.
     pub lpis: HostLpis<E>,
     its: [E::Once<HostIts<E>>; MAX_ITS],
+    masks: Masks<E>,
     /// LPIs that fired and belonged to nobody, or to an unmapped event.
     unclaimed: AtomicU64,
 }
@@ -40,6 +43,7 @@ impl<E: Env> Host<E> {
     pub fn new(id_bits: IdBits) -> Result<Self, Error> {
         Ok(Self {
             lpis: HostLpis::new(id_bits)?,
+            masks: Masks::new(u32::try_from(id_bits.lpis()).map_err(|_| Error::OutOfRange)?)?,
             its: [const { None::<()> }; MAX_ITS].map(|_| E::Once::new()),
             unclaimed: AtomicU64::new(0),
         })

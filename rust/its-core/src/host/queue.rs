@@ -11,6 +11,8 @@ use crate::line::Line;
 /// Longest wait for the hardware to make any progress, in nanoseconds. An
 /// implementation takes well under a microsecond a command.
 const PATIENCE_NS: u64 = 100_000_000;
+/// The share of the slots that is kept free for [`Queue::submit_urgent`].
+const RESERVED_SHARE: u64 = 4;
 /// Polls without progress after which the clock is not believed.
 const PATIENCE_POLLS: u32 = 10_000_000;
 
@@ -27,6 +29,12 @@ struct State {
 /// What to wait for: all commands up to one's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(u64);
+
+/// How many of `slots` slots are kept free for commands from interrupt
+/// context, which cannot wait for room.
+pub const fn reserved(slots: u64) -> u64 {
+    slots / RESERVED_SHARE
+}
 
 /// The command queue of one host ITS. Commands are put in under its lock;
 /// waiting for them polls without it, so that others can put in theirs.
@@ -134,8 +142,7 @@ impl<E: Env> Queue<E> {
     ) -> Result<Option<Ticket>, Error> {
         let known = {
             let mut state = self.state.lock();
-            // One slot stays empty: a full queue would look empty.
-            let room = self.slots.saturating_sub(1);
+            let room = self.room().saturating_sub(reserved(self.slots));
             let full = state.submitted.wrapping_sub(state.completed) >= room;
             let known =
                 if full || state.failed.is_some() { self.refresh(&mut state) } else { Ok(()) };
@@ -150,6 +157,37 @@ impl<E: Env> Queue<E> {
         };
         known.and_then(|()| patience.check()).map_err(|error| self.fail(error))?;
         Ok(None)
+    }
+
+    /// How many commands can be outstanding. One slot stays empty: a full
+    /// queue would look empty.
+    fn room(&self) -> u64 {
+        self.slots.saturating_sub(1)
+    }
+
+    /// Put commands in at once, all or none: they may use the slots in
+    /// reserve. `before` is run first, if there is room. False: there is none,
+    /// or the hardware has failed. IRQ context.
+    pub(crate) fn submit_urgent(&self, commands: &[Command], before: impl FnOnce()) -> bool {
+        let mut state = self.state.lock();
+        let count = u64::try_from(commands.len()).unwrap_or(u64::MAX);
+        let fits = |state: &State| {
+            let outstanding = state.submitted.wrapping_sub(state.completed);
+            outstanding.saturating_add(count) <= self.room()
+        };
+        if state.failed.is_some() || !fits(&state) {
+            let known = self.refresh(&mut state);
+            if known.is_err() || state.failed.is_some() || !fits(&state) {
+                return false;
+            }
+        }
+        before();
+        for command in commands {
+            self.hw.write_command(self.offset(state.submitted), &command.encode());
+            state.submitted = state.submitted.wrapping_add(1);
+        }
+        self.hw.set_cwriter(self.offset(state.submitted));
+        true
     }
 
     fn append(&self, state: &mut State, raw: &RawCommand) -> Ticket {

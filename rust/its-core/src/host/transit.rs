@@ -19,6 +19,11 @@ enum Stage {
     Map,
     /// A MAPTI for each event.
     Install,
+    /// Take its LPIs away from the domain, so that nobody masks them any more.
+    Disown,
+    /// An INV for each LPI that is masked: who gets the LPIs next finds them
+    /// enabled.
+    Unmask,
     /// A DISCARD for each event, which makes its LPI not pending: who gets
     /// the LPI next does not see an interrupt of this device.
     Discard,
@@ -34,6 +39,8 @@ enum Stage {
 pub(crate) struct Transit<E: Env> {
     device: HostDevice<E>,
     stage: Stage,
+    /// The place of the collection that the next event goes to.
+    place: u8,
     /// It is on its way off; if that is because it could not be mapped, why.
     leaving: bool,
     failed: Option<Error>,
@@ -53,11 +60,19 @@ impl<E: Env> Transit<E> {
     /// Unmap a device, and take back its LPIs and its ITT if the ITS confirms
     /// that it uses neither any more; otherwise they are never used again.
     pub(crate) fn remove(device: HostDevice<E>) -> Self {
-        Self::new(device, Stage::Discard, true)
+        Self::new(device, Stage::Disown, true)
     }
 
     fn new(device: HostDevice<E>, stage: Stage, leaving: bool) -> Self {
-        Self { device, stage, leaving, failed: None, last: None, patience: Patience::new() }
+        Self {
+            device,
+            stage,
+            place: 0,
+            leaving,
+            failed: None,
+            last: None,
+            patience: Patience::new(),
+        }
     }
 
     /// Go on. Done with the device if it is mapped now, with `None` if it is
@@ -72,7 +87,7 @@ impl<E: Env> Transit<E> {
         budget: &mut Budget,
     ) -> Step<Self, Result<Option<HostDevice<E>>, Error>> {
         loop {
-            let arrived = match host.its(self.device.its).and_then(|its| self.step(its)) {
+            let arrived = match host.its(self.device.its).and_then(|its| self.step(host, its)) {
                 Ok(arrived) => arrived,
                 Err(error) if self.leaving => {
                     host.abandon_device(self.device, error);
@@ -108,8 +123,8 @@ impl<E: Env> Transit<E> {
     }
 
     /// The next command, or a look at whether all of them are done.
-    fn step(&mut self, its: &HostIts<E>) -> Result<Arrived, Error> {
-        let Some(command) = self.next(its)? else {
+    fn step(&mut self, host: &Host<E>, its: &HostIts<E>) -> Result<Arrived, Error> {
+        let Some(command) = self.next(host, its)? else {
             let done = match self.last {
                 Some(ticket) => its.queue.poll(ticket, &mut self.patience)?,
                 None => Some(()),
@@ -120,12 +135,12 @@ impl<E: Env> Transit<E> {
             return Ok(Arrived::Busy);
         };
         self.last = Some(ticket);
-        self.submitted();
+        self.submitted(host);
         Ok(Arrived::NotYet)
     }
 
     /// The command that is to be submitted next; `None` when all have been.
-    fn next(&mut self, its: &HostIts<E>) -> Result<Option<Command>, Error> {
+    fn next(&mut self, host: &Host<E>, its: &HostIts<E>) -> Result<Option<Command>, Error> {
         let id = self.device.device;
         loop {
             return Ok(Some(match self.stage {
@@ -141,9 +156,22 @@ impl<E: Env> Transit<E> {
                         self.stage = Stage::Sync(0);
                         continue;
                     };
-                    let (collection, _) = its.pick()?;
+                    let (collection, place) = its.pick()?;
+                    self.place = place;
                     Command::Mapti { device: id, event, intid: lpi.intid(), collection }
                 }
+                Stage::Disown => {
+                    host.lpis.disown(&self.device.lpis);
+                    self.stage = Stage::Unmask;
+                    continue;
+                }
+                Stage::Unmask => match host.left_masked(&self.device.lpis) {
+                    Some(event) => Command::Inv { device: id, event },
+                    None => {
+                        self.stage = Stage::Discard;
+                        continue;
+                    }
+                },
                 Stage::Discard => match self.device.installed.checked_sub(1) {
                     Some(last) => Command::Discard { device: id, event: EventId::new(last) },
                     None => {
@@ -171,11 +199,15 @@ impl<E: Env> Transit<E> {
     }
 
     /// The command that [`Self::next`] gave is in the queue.
-    fn submitted(&mut self) {
+    fn submitted(&mut self, host: &Host<E>) {
         match &mut self.stage {
             Stage::Clean => self.stage = Stage::Map,
             Stage::Map => self.stage = Stage::Install,
+            Stage::Unmask => host.forget_mask(&self.device.lpis),
             Stage::Install => {
+                if let Some(lpi) = self.device.lpis.get(self.device.installed) {
+                    host.lpis.set_installed(lpi, self.place);
+                }
                 self.device.installed = self.device.installed.saturating_add(1);
             }
             Stage::Discard => {
@@ -183,7 +215,7 @@ impl<E: Env> Transit<E> {
             }
             Stage::Unmap => self.stage = Stage::Sync(0),
             Stage::Sync(index) => *index = index.saturating_add(1),
-            Stage::Wait => {}
+            Stage::Disown | Stage::Wait => {}
         }
     }
 }

@@ -257,6 +257,8 @@ impl<E: Env> Domain<E> {
             let mut registers = vits.registers.lock();
             more |= vits.process(self, host, &mut registers);
         }
-        self.work_on_redists() || more
+        let more = self.work_on_redists() || more;
+        self.look_again();
+        more
     }
 }

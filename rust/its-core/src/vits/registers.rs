@@ -252,7 +252,11 @@ impl<E: Env> Domain<E> {
     ) -> Result<bool, Error> {
         let vits = self.vits.get(vits).ok_or(Error::NotFound)?;
         match offset {
-            ..gits::TRANSLATION_FRAME => vits.write(self, host, offset, width, value),
+            ..gits::TRANSLATION_FRAME => {
+                let more = vits.write(self, host, offset, width, value);
+                self.look_again();
+                more
+            }
             // A write of a CPU carries no DeviceID, so it translates to
             // nothing (IHI 0069, GITS_TRANSLATER).
             gits::TRANSLATION_FRAME..gits::GITS_SIZE => Ok(false),
@@ -306,32 +310,40 @@ impl<E: Env> Domain<E> {
         let update =
             |old: u64, mask: u64| (old & !mask) | (write_part(old, byte, width, value) & mask);
         let written = write_part(0, byte, width, value);
-        match base {
+        let more = match base {
             gicr::GICR_CTLR if written & u64::from(GicrCtlr::WRITE_MASK) != 0 => {
-                return Ok(self.enable_lpis(id));
+                self.enable_lpis(id)
             }
-            gicr::GICR_PROPBASER => self.update_propbaser(|old| {
-                let new = PropBaser::from(update(old.into(), PropBaser::WRITE_MASK));
-                new.with_shareability(sanitise_shareability(new.shareability()))
-                    .with_inner_cache(sanitise_inner(new.inner_cache()))
-            }),
-            gicr::GICR_PENDBASER => self.update_pendbaser(redist, |old| {
-                // PTZ reads as zero, but is kept for when LPIs are enabled.
-                let mask = PendBaser::WRITE_MASK | PendBaser::new().with_ptz(true).into_bits();
-                let new = PendBaser::from(update(old.into(), mask));
-                new.with_shareability(sanitise_shareability(new.shareability()))
-                    .with_inner_cache(sanitise_inner(new.inner_cache()))
-            }),
+            gicr::GICR_PROPBASER => {
+                self.update_propbaser(|old| {
+                    let new = PropBaser::from(update(old.into(), PropBaser::WRITE_MASK));
+                    new.with_shareability(sanitise_shareability(new.shareability()))
+                        .with_inner_cache(sanitise_inner(new.inner_cache()))
+                });
+                false
+            }
+            gicr::GICR_PENDBASER => {
+                self.update_pendbaser(redist, |old| {
+                    // PTZ reads as zero, but is kept for when LPIs are enabled.
+                    let mask = PendBaser::WRITE_MASK | PendBaser::new().with_ptz(true).into_bits();
+                    let new = PendBaser::from(update(old.into(), mask));
+                    new.with_shareability(sanitise_shareability(new.shareability()))
+                        .with_inner_cache(sanitise_inner(new.inner_cache()))
+                });
+                false
+            }
             // The INTID is in the low half; V = 1 would name a vPE's.
             gicr::GICR_INVLPIR if byte == 0 && !InvLpir::from(written).v() => {
                 if let Some(lpi) = InvLpir::from(written).intid().lpi() {
                     self.invalidate(lpi);
                 }
+                false
             }
-            gicr::GICR_INVALLR => return Ok(self.refresh_redist(id)),
-            _ => {}
-        }
-        Ok(false)
+            gicr::GICR_INVALLR => self.refresh_redist(id),
+            _ => false,
+        };
+        self.look_again();
+        Ok(more)
     }
 
     /// INTID bits that exist for the guest.

@@ -8,6 +8,11 @@ use its_arch::{Command, Lpi};
 use its_testkit::vcpu::Mode;
 use its_testkit::{Config, Machine, cmd, scaled};
 
+/// What is masked for being too much comes later: see `storms`.
+fn config() -> Config {
+    Config { id_bits: 14, masking: false, ..Config::default() }
+}
+
 const LPI: u32 = 8192;
 
 /// What a guest does before it can take its first LPI, in any order.
@@ -40,7 +45,7 @@ struct Guest {
 
 impl Guest {
     fn new() -> Self {
-        let m = Machine::new(Config { id_bits: 14, ..Config::default() });
+        let m = Machine::new(config());
         m.boot_its(0);
         m.w32(GITS_CTLR, 0);
         m.vcpus[1].power_off(&m.domain);
@@ -177,7 +182,7 @@ fn a_device_that_never_stops_on_the_way_up() {
 /// they wait, are moved away if the guest wants it, and come when it is on.
 #[test]
 fn interrupts_wait_for_a_vcpu_that_was_never_on() {
-    let m = Machine::new(Config { id_bits: 14, ..Config::default() });
+    let m = Machine::new(config());
     m.vcpus[1].power_off(&m.domain);
     m.boot_its(0);
     m.boot_redist(0);

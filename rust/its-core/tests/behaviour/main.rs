@@ -27,4 +27,5 @@ mod redist;
 mod registers;
 mod regressions;
 mod review;
+mod storms;
 mod threads;

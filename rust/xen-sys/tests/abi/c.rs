@@ -31,13 +31,16 @@ unsafe extern "C" {
         hardware_domain: bool,
         nr_vits: u32,
         max_events: u32,
+        lpi_rate: u32,
         out: *mut *mut XenItsDomain,
     ) -> i32;
     pub fn xen_its_vcpu_init(its: *const XenItsDomain, v: *const Vcpu, id: u32) -> i32;
     pub fn xen_its_domain_relinquish(its: *const XenItsDomain) -> i32;
     pub fn xen_its_domain_destroy(its: *mut XenItsDomain);
     pub fn xen_its_dump(its: *const XenItsDomain);
-    pub fn xen_its_deliver(its: *const XenItsDomain, lpi: u32);
+    pub fn xen_its_deliver(its: *const XenItsDomain, lpi: u32) -> bool;
+    pub fn xen_its_mask(its: *const XenItsDomain, host_lpi: u32);
+    pub fn xen_its_tick(its: *const XenItsDomain);
     pub fn xen_its_slot_of(its: *const XenItsDomain, locked: *const Vcpu, id: u32, lpi: u32)
     -> i32;
     pub fn xen_its_slot_done(its: *const XenItsDomain, locked: *const Vcpu, id: u32, slot: u32);

@@ -76,7 +76,17 @@ impl Guest {
         let mut its = null_mut();
         // SAFETY: the domain outlives its ITS state; see `drop`.
         let made = unsafe {
-            c::xen_its_domain_create(&raw const *ram, 7, VCPUS, ID_BITS, true, 1, 0, &raw mut its)
+            c::xen_its_domain_create(
+                &raw const *ram,
+                7,
+                VCPUS,
+                ID_BITS,
+                true,
+                1,
+                0,
+                0,
+                &raw mut its,
+            )
         };
         let guest = Self { ram, vcpus, its };
         if made != 0 {
@@ -186,10 +196,13 @@ impl Guest {
             assert_eq!(entry >> 32, 1 << 31 | 7, "it is domain 7's");
             let vlpi = u32::try_from(entry & 0xffff_ffff).expect("32 bits");
             // SAFETY: the domain exists.
-            unsafe { c::xen_its_deliver(self.its, vlpi) };
+            if unsafe { c::xen_its_deliver(self.its, vlpi) } {
+                // SAFETY: the domain exists.
+                unsafe { c::xen_its_mask(self.its, lpi) };
+            }
         }
         irqs_restore(flags);
-        entry != 0
+        entry & 0xffff_ffff != 0
     }
 
     fn vcpu(&self, id: u32) -> &Vcpu {

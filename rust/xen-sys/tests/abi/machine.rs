@@ -184,11 +184,17 @@ extern "C" fn xen_its_svc_slot_queue(v: &Vcpu, slot: u32, lpi: u32, priority: u8
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn xen_its_svc_slot_again(v: &Vcpu, slot: u32) {
+extern "C" fn xen_its_svc_slot_again(v: &Vcpu, slot: u32) -> bool {
     v.slot(slot, |slot| {
         assert_ne!(slot.lpi, 0, "the slot is free");
-        slot.pending = true;
-    });
+        std::mem::replace(&mut slot.pending, true)
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_request_tick(d: &Domain, after: u64) {
+    assert!(!d.pages.is_empty(), "this is no domain");
+    assert!(after < 1_000_000_000, "a timer for {after} ns");
 }
 
 #[unsafe(no_mangle)]

@@ -4,7 +4,7 @@
 
 use std::alloc::Layout;
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_ulong, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -184,6 +184,25 @@ unsafe extern "C" fn xen_its_svc_unlock_irqrestore(lock: *mut XenItsLock, flags:
     // SAFETY: as for `xen_its_svc_lock`.
     unsafe { XenItsLock::release(lock) };
     irqs_restore(flags);
+}
+
+// ---- The host's LPIs ----
+
+static DISABLED: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// The host LPIs that are disabled in the property table.
+pub fn disabled() -> BTreeSet<u32> {
+    lock(&DISABLED).clone()
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_host_lpi_enable(lpi: u32, enable: bool) {
+    let mut disabled = lock(&DISABLED);
+    if enable {
+        disabled.remove(&lpi);
+    } else {
+        disabled.insert(lpi);
+    }
 }
 
 // ---- Clock and log ----

@@ -10,7 +10,7 @@ use its_testkit::{cmd, scaled};
 use crate::c;
 use crate::guest::{Guest, ID_BITS, VCPUS, boot};
 use crate::machine::pinned;
-use crate::services::{alone, fail_after, live, take_log};
+use crate::services::{alone, disabled, fail_after, live, take_log};
 
 /// Virtual LPIs are numbered from here.
 const FIRST: u32 = 8192;
@@ -162,6 +162,10 @@ fn arguments_that_name_nothing_are_errors() {
         c::xen_its_deliver(its, 0);
         c::xen_its_deliver(its, FIRST);
         c::xen_its_deliver(its, u32::MAX);
+        c::xen_its_mask(its, 0);
+        c::xen_its_mask(its, u32::MAX);
+        c::xen_its_tick(its);
+        assert!(disabled().is_empty(), "there was nothing to mask");
         c::xen_its_sync(its, VCPUS);
         c::xen_its_sync(its, u32::MAX);
     }
