@@ -3,10 +3,11 @@
  * Driver for QEMU's ivshmem-doorbell that takes all of its MSI-X vectors and
  * keeps a record of each in the shared memory, where the host and user space
  * read them: see shm.h. User space gets at the memory through the device's
- * sysfs file "xenits_shm".
+ * sysfs file "xenits_shm"; with "xenits_hold" it disables single vectors.
  */
 #include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/irq.h>
 #include <linux/module.h>
 #include <linux/pci.h>
 #include <linux/smp.h>
@@ -142,6 +143,31 @@ static ssize_t shm_write(struct file *file, struct kobject *kobj,
 	return count;
 }
 
+/*
+ * "VECTOR 1" disables the vector's LPI at the ITS, "VECTOR 0" enables it. The
+ * device does not know, as it would with disable_irq(), and fires on.
+ */
+static ssize_t xenits_hold_store(struct device *dev, struct device_attribute *attr,
+				 const char *buf, size_t count)
+{
+	struct device_state *state = dev_get_drvdata(dev);
+	struct irq_data *data;
+	unsigned int vector, hold;
+
+	if (sscanf(buf, "%u %u", &vector, &hold) != 2 || vector >= state->count)
+		return -EINVAL;
+	data = irq_get_irq_data(state->vectors[vector].irq);
+	if (!data || !data->parent_data)
+		return -ENODEV;
+	if (hold)
+		irq_chip_mask_parent(data);
+	else
+		irq_chip_unmask_parent(data);
+	return count;
+}
+
+static DEVICE_ATTR_WO(xenits_hold);
+
 static BIN_ATTR(xenits_shm, 0600, shm_read, shm_write, XENITS_SHM_SIZE);
 
 /* Gives the vectors back that were requested before one failed, or all. */
@@ -231,10 +257,15 @@ static int probe(struct pci_dev *pdev, const struct pci_device_id *id)
 	rc = device_create_bin_file(&pdev->dev, &bin_attr_xenits_shm);
 	if (rc)
 		goto release;
+	rc = device_create_file(&pdev->dev, &dev_attr_xenits_hold);
+	if (rc)
+		goto remove_memory;
 	writeq(count, state->shm + XENITS_SHM_OFF_READY);
 	pci_info(pdev, DRIVER ": %d vectors\n", count);
 	return 0;
 
+remove_memory:
+	device_remove_bin_file(&pdev->dev, &bin_attr_xenits_shm);
 release:
 	release_vectors(state, state->count);
 free_vectors:
@@ -247,6 +278,7 @@ static void remove(struct pci_dev *pdev)
 	struct device_state *state = pci_get_drvdata(pdev);
 
 	writeq(0, state->shm + XENITS_SHM_OFF_READY);
+	device_remove_file(&pdev->dev, &dev_attr_xenits_hold);
 	device_remove_bin_file(&pdev->dev, &bin_attr_xenits_shm);
 	release_vectors(state, state->count);
 	pci_free_irq_vectors(pdev);

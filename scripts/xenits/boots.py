@@ -178,6 +178,17 @@ RUST_BOOTS = [
         Options(smp=4, devices=BOARD, test="hotplug,pciadd=1", limit=300),
         (*HEALTHY, stat("devices", lambda n: n == 2)),
     ),
+    BootTest(
+        "rust/storm",
+        "a device that fires as fast as it can",
+        Options(smp=2, devices="ivshmem=1", test="storm,pciadd=1", limit=300),
+        (
+            *HEALTHY,
+            said(r"ITS: state d0 .* masked=[1-9]"),
+            stat("storms", lambda n: n >= 1),
+            stat("masked", lambda n: n == 0),
+        ),
+    ),
 ]
 """The Rust ITS. `pciadd=1` has Dom0 check that Xen took the devices that Linux announced."""
 

@@ -85,7 +85,7 @@ def run_parser() -> argparse.ArgumentParser:
         "--test",
         default="smoke",
         metavar="NAME[,OPT=VAL]",
-        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug or count (default: smoke)",
+        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm or count (default: smoke)",
     )
     what.add_argument("--shell", action="store_true", help="no test: Dom0's console on this terminal, ctrl-a x quits")
     what.add_argument(

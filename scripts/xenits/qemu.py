@@ -25,6 +25,7 @@ COUNTED = {
     "affinity": ("ivshmem",),
     "rebind": ("ivshmem",),
     "hotplug": ("ivshmem",),
+    "storm": ("ivshmem",),
 }
 """Devices besides NVMe whose number a scenario wants to be told (see dom0/exerciser)."""
 

@@ -187,6 +187,14 @@ impl Ivshmem {
         Ok(usize::try_from(self.memory()?.get(OFF_READY)?).unwrap_or(0))
     }
 
+    /// Disables a vector's LPI at the ITS, or enables it; the device fires on.
+    ///
+    /// # Errors
+    /// The driver is not bound, or cannot.
+    pub fn hold(&self, vector: usize, hold: bool) -> Result<(), String> {
+        sysfs::write(self.pci.join("xenits_hold"), &format!("{vector} {}", u8::from(hold)))
+    }
+
     /// The name that a vector's interrupt has.
     pub fn irq_name(&self, vector: usize) -> String {
         format!("ivshmem-{}-{vector}", self.address)

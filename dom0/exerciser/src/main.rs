@@ -24,6 +24,7 @@ mod options;
 mod rebind;
 mod report;
 mod scenario;
+mod storm;
 mod sysfs;
 mod xen;
 

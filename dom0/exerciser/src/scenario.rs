@@ -13,6 +13,7 @@ use crate::nvme::{self, Nvme};
 use crate::options::Options;
 use crate::rebind;
 use crate::report::{Outcome, Report};
+use crate::storm;
 use crate::sysfs;
 
 /// One check: its name, and what it does.
@@ -44,6 +45,7 @@ pub fn prepare(options: &Options) -> Result<Vec<Check>, String> {
         "affinity" => (&["ivshmem", "vectors", "changes", "seed", "pause", "late"], affinity),
         "rebind" => (&["ivshmem", "count", "rescans"], rebind),
         "hotplug" => (&["ivshmem", "cycles", "pause"], hotplug),
+        "storm" => (&["ivshmem", "rounds", "gap"], storm),
         other => return Err(format!("unknown scenario '{other}'")),
     };
     let unknown = options.unknown(&[&COMMON, own].concat());
@@ -267,4 +269,21 @@ fn hotplug(options: &Options) -> Result<Vec<Check>, String> {
     }
     checks.push(log_check(options.number("pciadd", 0)? != 0));
     Ok(checks)
+}
+
+/// One device raises interrupts as fast as it can.
+fn storm(options: &Options) -> Result<Vec<Check>, String> {
+    let rounds = options.number("rounds", 5000)?;
+    let gap = options.number("gap", 2000)?;
+    let boards = ivshmem::expect(options.number("ivshmem", 1)?)?;
+    let board = Rc::new(boards.into_iter().next().ok_or("this scenario needs an ivshmem")?);
+    let (first, second) = (Rc::clone(&board), Rc::clone(&board));
+    Ok(vec![
+        ring_check("before", &board, Pace::Paced, 2, 200),
+        check("disabled", move || storm::disabled(&first, rounds, gap)),
+        ring_check("between", &board, Pace::Paced, 2, 200),
+        check("enabled", move || storm::enabled(&second, rounds.div_ceil(20), gap)),
+        ring_check("after", &board, Pace::Paced, 2, 200),
+        log_check(options.number("pciadd", 0)? != 0),
+    ])
 }
