@@ -15,7 +15,7 @@ use its_testkit::machine::{PROPERTIES, TABLES};
 use its_testkit::vcpu::FakeVcpu;
 use its_testkit::{Config, Machine, World, cmd, scaled};
 
-use super::{LPI, end, shared, works_anew};
+use super::{LPI, end, works_anew};
 
 /// CVE-2026-46316 ("ITScape"): three ways to invalidate, each under another
 /// lock, gave up the same reference more than once. All that unmaps or
