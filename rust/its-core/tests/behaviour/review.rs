@@ -7,6 +7,7 @@ use its_arch::gicr::{GICR_CTLR, GICR_INVLPIR, GICR_PENDBASER, GICR_PROPBASER};
 use its_arch::gicr::{PendBaser, PropBaser};
 use its_arch::{GuestPa, Lpi};
 use its_testkit::machine::PROPERTIES;
+use its_testkit::vcpu::Place;
 use its_testkit::{Config, Machine, cmd};
 
 /// LPIs 8192 to 8691 are pending on vCPU 0, each in a slot or waiting for
@@ -74,4 +75,52 @@ fn invall_finds_what_movall_took_elsewhere() {
     assert_eq!(got, (8192..8692).collect::<Vec<_>>());
     assert_eq!(m.stat("dormant"), 0);
     m.destroy();
+}
+
+/// Where LPI `lpi` is in the queues of vCPU 0.
+fn place(m: &Machine, lpi: u32) -> Option<Place> {
+    m.vcpus[0].place(Lpi::new(lpi).expect("an LPI"))
+}
+
+const IN_REGISTER: Option<Place> = Some(Place::Register { pending: true, active: false });
+
+#[test]
+fn movall_and_what_is_still_in_a_list_register() {
+    for (commands, wanted) in [
+        // What has left before is left alone.
+        ([cmd::movi(5, 0, 2), cmd::movall(0, 1)], 2),
+        ([cmd::movall(0, 1), cmd::movall(0, 2)], 1),
+        // What would have arrived goes on.
+        ([cmd::movall(0, 1), cmd::movall(1, 2)], 2),
+        ([cmd::movall(0, 1), cmd::movi(5, 0, 2)], 2),
+        // What was disabled would be here.
+        ([cmd::inv(5, 0), cmd::movall(0, 1)], 1),
+    ] {
+        let m = Machine::booted(Config { vcpus: 3, ..Config::default() });
+        m.map(5, 1, 8192);
+        m.fire(5, 0);
+        m.settle();
+        assert_eq!(place(&m, 8192), IN_REGISTER);
+        m.disable(8192);
+        m.ok_all(&commands);
+        m.settle();
+        let left = m.stat("slots");
+        let pending = (0..3).filter(|vcpu| pending_on(&m, *vcpu) != 0).collect::<Vec<_>>();
+        assert_eq!((pending, left), (vec![wanted], 0), "{commands:?}");
+        m.destroy();
+    }
+}
+
+/// How many LPIs are pending on a vCPU.
+fn pending_on(m: &Machine, vcpu: u16) -> u64 {
+    m.domain.dump(&m.host);
+    let log = m.world.take_log();
+    let start = format!("ITS: vcpu d7v{vcpu} ");
+    let line = log.iter().find(|(_, line)| line.starts_with(&start));
+    let (_, line) = line.expect("a line for each vCPU");
+    let number = |name: &str| {
+        let rest = line.split(name).nth(1).expect("it is there");
+        rest.split(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number")
+    };
+    number(" slots=") + number(" waiting=") + number(" disabled=")
 }
