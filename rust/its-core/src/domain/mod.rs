@@ -99,6 +99,9 @@ pub struct Domain<E: Env> {
     drains: AtomicU32,
     /// How many redistributors are at work on GICR_INVALLR.
     refreshes: AtomicU32,
+    /// The virtual ITS that is the first of which commands left over are
+    /// executed.
+    pub(crate) turn: AtomicU32,
     /// LPIs that fired with no vCPU to go to.
     unrouted: AtomicU64,
     /// Interrupts that went nowhere. Wraps.
@@ -141,6 +144,7 @@ impl<E: Env> Domain<E> {
             strays: AtomicBool::new(false),
             drains: AtomicU32::new(0),
             refreshes: AtomicU32::new(0),
+            turn: AtomicU32::new(0),
             unrouted: AtomicU64::new(0),
             useless: AtomicU32::new(0),
             rate: Rate::new(config.lpi_rate),

@@ -18,6 +18,7 @@ use crate::domain::Domain;
 use crate::env::{Env, Guest, Level, Lock};
 use crate::host::Host;
 use crate::line::Line;
+use crate::sync::Ordering;
 use crate::vits::exec::mapd_reason;
 use crate::vits::{Registers, Running, Vits};
 
@@ -42,16 +43,17 @@ impl<E: Env> Registers<E> {
 }
 
 impl<E: Env> Vits<E> {
-    /// Execute a batch of commands. True if there are more.
+    /// Execute as many commands as there is a budget for. True if there are
+    /// more.
     pub(super) fn process(
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
         registers: &mut Registers<E>,
+        budget: &mut Budget,
     ) -> bool {
-        let mut budget = Budget::trap();
         loop {
-            if !self.finish_job(domain, host, registers, &mut budget) {
+            if !self.finish_job(domain, host, registers, budget) {
                 return true;
             }
             if budget.is_spent() || !registers.has_work() {
@@ -248,14 +250,19 @@ impl<E: Env> Vits<E> {
 }
 
 impl<E: Env> Domain<E> {
-    /// Go on with what is left over from a trap, one batch for each virtual
-    /// ITS, and one for the redistributors. True if there are more. Trap context, on the way to the
-    /// guest.
+    /// Go on with what is left over from a trap: one batch for all virtual
+    /// ITSes, and one for the redistributors. True if there is more. Trap
+    /// context, on the way to the guest.
     pub fn work(&self, host: &Host<E>) -> bool {
+        let mut budget = Budget::trap();
         let mut more = false;
-        for vits in self.vits.iter() {
+        // Each is the first in turn: one that is kept busy does not use up
+        // the budget of the others.
+        let turn = usize::try_from(self.turn.fetch_add(1, Ordering::Relaxed)).unwrap_or(0);
+        let first = turn.checked_rem(self.vits.len()).unwrap_or(0);
+        for vits in self.vits.iter().cycle().skip(first).take(self.vits.len()) {
             let mut registers = vits.registers.lock();
-            more |= vits.process(self, host, &mut registers);
+            more |= vits.process(self, host, &mut registers, &mut budget);
         }
         let more = self.work_on_redists() || more;
         self.look_again();

@@ -9,6 +9,7 @@ use its_arch::memory::{Cacheability, Shareability};
 use its_arch::{IdBits, VcpuId};
 
 use crate::Error;
+use crate::budget::Budget;
 use crate::domain::{COLLECTION_BITS, Domain, ForgetDevices, Job};
 use crate::env::{Env, Lock};
 use crate::host::Host;
@@ -184,7 +185,7 @@ impl<E: Env> Vits<E> {
     /// Whatever was written, commands that are executable now are executed:
     /// GITS_CWRITER may have been written before GITS_CTLR.Enabled.
     fn resume(&self, domain: &Domain<E>, host: &Host<E>, registers: &mut Registers<E>) -> bool {
-        self.process(domain, host, registers)
+        self.process(domain, host, registers, &mut Budget::trap())
     }
 }
 

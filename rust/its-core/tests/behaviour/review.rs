@@ -5,7 +5,9 @@
 use its_arch::access::Width;
 use its_arch::gicr::{GICR_CTLR, GICR_INVLPIR, GICR_PENDBASER, GICR_PROPBASER};
 use its_arch::gicr::{PendBaser, PropBaser};
+use its_arch::gits::GITS_CWRITER;
 use its_arch::{GuestPa, Lpi};
+use its_core::budget::COMMANDS_PER_TRAP;
 use its_testkit::machine::PROPERTIES;
 use its_testkit::vcpu::Place;
 use its_testkit::{Config, Machine, cmd};
@@ -123,4 +125,25 @@ fn pending_on(m: &Machine, vcpu: u16) -> u64 {
         rest.split(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number")
     };
     number(" slots=") + number(" waiting=") + number(" disabled=")
+}
+
+#[test]
+fn a_step_for_several_virtual_itses_is_no_longer_than_for_one() {
+    let m = Machine::booted(Config { its: 4, queue_pages: 2, ..Config::default() });
+    for vits in 0..4 {
+        let at = m.domain.its_read(vits, GITS_CWRITER, Width::Double).expect("a legal access");
+        for n in 0..100 {
+            m.put(vits, at + n * 32, &cmd::sync(0).encode());
+        }
+        m.write_on(vits, GITS_CWRITER, Width::Double, at + 3200);
+    }
+    let mut before = m.stat("commands");
+    let mut more = true;
+    while more {
+        more = m.domain.work(&m.host);
+        let now = m.stat("commands");
+        assert!(now - before <= COMMANDS_PER_TRAP.into(), "{} in one step", now - before);
+        before = now;
+    }
+    m.destroy();
 }
