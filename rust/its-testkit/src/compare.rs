@@ -30,6 +30,9 @@ pub enum Op {
     Fire(u32, u32),
     /// Enable or disable an LPI, and say so.
     Enable(u32, bool),
+    /// Enable or disable the LPI of an event, which a device raises before the
+    /// guest says so.
+    EnableLate(u32, u32, bool),
     /// The guest takes the most urgent LPI of a vCPU, and is not done.
     Take(u16),
     /// The guest ends all that it took on a vCPU, and takes all the rest.
@@ -53,6 +56,7 @@ impl std::fmt::Debug for Op {
             }
             Self::Fire(device, event) => write!(f, "Fire({device}, {event})"),
             Self::Enable(lpi, enabled) => write!(f, "Enable({lpi}, {enabled})"),
+            Self::EnableLate(device, event, on) => write!(f, "EnableLate({device}, {event}, {on})"),
             Self::Take(vcpu) => write!(f, "Take({vcpu})"),
             Self::Drain(vcpu) => write!(f, "Drain({vcpu})"),
             Self::Settle => write!(f, "Settle"),
@@ -133,7 +137,8 @@ fn op(n: &mut impl Numbers, case: &Case) -> Op {
     match kind {
         0..=13 => Op::Command(command(n, case, device, event)),
         14..=20 => Op::Fire(device, event),
-        21..=23 => Op::Enable(lpi, n.once_in(2)),
+        21 | 22 => Op::Enable(lpi, n.once_in(2)),
+        23 => Op::EnableLate(device, event, n.once_in(2)),
         24..=26 => Op::Take(vcpu),
         27 | 28 => Op::Drain(vcpu),
         29 => Op::Settle,
@@ -279,6 +284,13 @@ impl Run {
         }
     }
 
+    /// All redistributors look at the properties again.
+    fn invalidate_all(&self) {
+        for vcpu in 0..VCPUS {
+            self.m.gicr_w64(vcpu, GICR_INVALLR, 0);
+        }
+    }
+
     fn step(&mut self, op: Op) {
         match op {
             Op::Command(command) => self.command(&command),
@@ -288,9 +300,15 @@ impl Run {
             }
             Op::Enable(lpi, enabled) => {
                 self.m.set_property(lpi, priority(lpi), enabled);
-                for vcpu in 0..VCPUS {
-                    self.m.gicr_w64(vcpu, GICR_INVALLR, 0);
-                }
+                self.invalidate_all();
+                self.model.set_enabled(lpi, enabled);
+            }
+            Op::EnableLate(device, event, enabled) => {
+                let Some(lpi) = self.model.lpi_of(device, event) else { return };
+                self.m.set_property(lpi, priority(lpi), enabled);
+                self.m.fire(device, event);
+                self.invalidate_all();
+                self.model.fire(device, event);
                 self.model.set_enabled(lpi, enabled);
             }
             Op::Take(vcpu) => {

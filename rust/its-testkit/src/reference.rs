@@ -86,6 +86,12 @@ impl Reference {
         self.pending.remove(&(vcpu, lpi));
     }
 
+    /// The LPI that an event is mapped to.
+    #[must_use]
+    pub fn lpi_of(&self, device: u32, event: u32) -> Option<u32> {
+        self.events.get(&(device, event)).copied()
+    }
+
     /// A device raises an event.
     pub fn fire(&mut self, device: u32, event: u32) {
         if let Some(lpi) = self.events.get(&(device, event)).copied()

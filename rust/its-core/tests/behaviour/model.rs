@@ -47,6 +47,8 @@ fn op(lpis: u32, strays: Strays) -> impl Strategy<Value = Op> {
         12 => command(lpis, strays).prop_map(Op::Command),
         12 => (0..3_u32, 0..(lpis / 2 + 2)).prop_map(|(device, event)| Op::Fire(device, event)),
         3 => (FIRST..FIRST + lpis, any::<bool>()).prop_map(|(lpi, on)| Op::Enable(lpi, on)),
+        1 => (0..3_u32, 0..(lpis / 2 + 2), any::<bool>())
+            .prop_map(|(device, event, on)| Op::EnableLate(device, event, on)),
         4 => (0..VCPUS).prop_map(Op::Take),
         2 => (0..VCPUS).prop_map(Op::Drain),
         3 => Just(Op::Settle),
