@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The test bed: CPUs that do as they are told, an ITS, and what tests say to them.
 
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::boot::{self, MAX_CPUS};
+use crate::boot::MAX_CPUS;
+use crate::cpus::{self, Job};
 use crate::fdt::Machine;
 use crate::gic::{self, SPURIOUS, gicr};
 use crate::hw;
-use crate::its::{self, Cmd, Its, reg};
+use crate::its::{self, Cmd, Its, LPIS, reg};
 
 /// Why a case failed: what should hold, what was seen, and what was expected.
 pub struct Fail(pub &'static str, pub u64, pub u64);
@@ -34,44 +35,6 @@ pub fn check(what: &'static str, holds: bool) -> Result<(), Fail> {
     if holds { Ok(()) } else { Err(Fail(what, 0, 1)) }
 }
 
-/// What a CPU may be told to do.
-pub type Job = fn(u64) -> u64;
-
-/// Where a CPU is told: a `Job` as an address, its argument, its result.
-struct Mailbox {
-    job: AtomicUsize,
-    argument: AtomicU64,
-    result: AtomicU64,
-    alive: AtomicU64,
-}
-
-static MAIL: [Mailbox; MAX_CPUS] = [const {
-    Mailbox {
-        job: AtomicUsize::new(0),
-        argument: AtomicU64::new(0),
-        result: AtomicU64::new(0),
-        alive: AtomicU64::new(0),
-    }
-}; MAX_CPUS];
-static REDISTRIBUTORS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
-
-/// The life of a secondary CPU.
-pub fn secondary(number: usize) -> ! {
-    gic::init_cpu(REDISTRIBUTORS[number].load(Ordering::Acquire));
-    let mail = &MAIL[number];
-    mail.alive.store(1, Ordering::Release);
-    loop {
-        let job = mail.job.load(Ordering::Acquire);
-        if job != 0 {
-            // SAFETY: only `Bed::start` stores here, a `Job`'s address.
-            let job = unsafe { core::mem::transmute::<usize, Job>(job) };
-            mail.result.store(job(mail.argument.load(Ordering::Relaxed)), Ordering::Relaxed);
-            mail.job.store(0, Ordering::Release);
-        }
-        hw::relax();
-    }
-}
-
 /// Memory for tables.
 #[repr(C, align(65536))]
 struct Arena([u8; ARENA]);
@@ -92,20 +55,23 @@ pub struct Bed {
     pub pending: [u64; MAX_CPUS],
     /// LPIs are enabled there.
     pub enabled: [bool; MAX_CPUS],
-    /// The fuzzer's seed.
+    /// The fuzzer's first seed.
     pub seed: u64,
-    /// How many commands the fuzzer sends.
+    /// How many seeds it uses.
+    pub seeds: u64,
+    /// How many commands it sends with each.
     pub fuzz: u64,
     next: u64,
 }
 
 impl Bed {
-    /// Finds and starts everything. LPIs are enabled on CPUs 0 and 1 only.
+    /// Finds and starts everything. LPIs are enabled nowhere yet.
     pub fn new(machine: &Machine) -> Result<Self, Fail> {
         check("there are a GICD, a GICR and an ITS", machine.its.1 != 0 && machine.gicrs != 0)?;
         gic::init_distributor(machine);
         let its = Its {
             base: machine.its.0,
+            queue_home: 0,
             queue: 0,
             devices: 0,
             devices_size: 0,
@@ -126,41 +92,47 @@ impl Bed {
             pending: [0; MAX_CPUS],
             enabled: [false; MAX_CPUS],
             seed: 1,
+            seeds: 1,
             fuzz: 100_000,
             next: (&raw mut MEMORY) as u64,
         };
         bed.start_cpus()?;
         bed.make_tables()?;
-        bed.enable_lpis(0, true);
-        if bed.cpus > 1 {
-            bed.enable_lpis(1, true);
-        }
         Ok(bed)
     }
 
     fn start_cpus(&mut self) -> Result<(), Fail> {
         let pta = self.its.read(reg::TYPER) & (1 << 19) != 0;
-        for number in 0..self.machine.ncpus.min(MAX_CPUS) {
+        let all = self.machine.ncpus.min(MAX_CPUS);
+        for number in 0..all {
             let mpidr = self.machine.cpus[number];
             let Some(frame) = gic::find_redistributor(&self.machine, mpidr) else {
                 return Err(Fail("the CPU with this MPIDR has a redistributor", mpidr, 0));
             };
-            REDISTRIBUTORS[number].store(frame, Ordering::Release);
+            cpus::know(number, mpidr, frame);
             self.redistributors[number] = frame;
             let typer = hw::read64(frame + gicr::TYPER);
             self.its.rdbase[number] = if pta { frame >> 16 } else { (typer >> 8) & 0xffff };
-            if number == 0 {
-                gic::init_cpu(frame);
-            } else {
-                let entry = boot::secondary_address();
-                let answer = hw::psci(self.machine.hvc, 0xc400_0003, mpidr, entry, number as u64);
-                equal("CPU_ON succeeds", answer.cast_unsigned(), 0u64)?;
-                let up = its::wait(5000, || MAIL[number].alive.load(Ordering::Acquire) != 0);
-                check("a CPU that was switched on runs", up)?;
-            }
-            self.cpus = number + 1;
         }
+        gic::init_cpu(self.redistributors[0]);
+        self.cpus = 1;
+        // With six or more, the last is left for the case that starts it late.
+        let at_once = if all >= 6 { all - 1 } else { all };
+        (1..at_once).try_for_each(|_| self.start_next_cpu())
+    }
+
+    /// Starts the first CPU that does not run.
+    pub fn start_next_cpu(&mut self) -> Result<(), Fail> {
+        self.switch_on(self.cpus)?;
+        self.cpus += 1;
         Ok(())
+    }
+
+    /// Switches a CPU on.
+    pub fn switch_on(&self, cpu: usize) -> Result<(), Fail> {
+        let (answer, up) = cpus::switch_on(&self.machine, cpu);
+        equal("CPU_ON succeeds", answer.cast_unsigned(), 0u64)?;
+        check("a CPU that was switched on runs", up)
     }
 
     /// Memory, 64 KB aligned. It is zero.
@@ -191,10 +163,11 @@ impl Bed {
         self.its.devices_size = ((entry << device_bits).min(4 << 20) + 0xffff) & !0xffff;
         self.its.devices = self.memory(self.its.devices_size)?;
         self.its.collections = self.memory(0x1_0000)?;
-        self.its.queue = self.memory(1 << 20)?;
+        self.its.queue_home = self.memory(1 << 20)?;
+        self.its.queue = self.its.queue_home;
         self.its.itts = self.memory(1 << 20)?;
         self.its.properties = self.memory(0x1_0000)?;
-        for cpu in 0..self.cpus {
+        for cpu in 0..self.machine.ncpus.min(MAX_CPUS) {
             self.pending[cpu] = self.memory(0x1_0000)?;
         }
         Ok(())
@@ -212,7 +185,7 @@ impl Bed {
     pub fn reset(&mut self) -> Result<(), Fail> {
         // Whether it became quiescent is a case of its own, and no other's fault.
         self.its.reset();
-        its::fill(self.its.properties, 0x2000, 0xa1a1_a1a1_a1a1_a1a1);
+        its::fill(self.its.properties, LPIS.into(), 0xa1a1_a1a1_a1a1_a1a1);
         for cpu in 0..self.cpus {
             self.its.put(its::mapc(cpu as u16, self.its.rdbase[cpu]));
             self.its.put(its::invall(cpu as u16));
@@ -236,20 +209,16 @@ impl Bed {
         Err(Fail("GITS_CREADR reaches GITS_CWRITER", self.its.read(reg::CREADR), tail))
     }
 
-    /// Has a CPU do something, and does not wait.
-    pub fn start(&self, cpu: usize, job: Job, argument: u64) {
-        MAIL[cpu].argument.store(argument, Ordering::Relaxed);
-        MAIL[cpu].job.store(job as usize, Ordering::Release);
-    }
-
-    /// Waits for a CPU, and gives its result; all ones if it does not answer.
-    pub fn finish(&self, cpu: usize) -> u64 {
-        let mail = &MAIL[cpu];
-        if its::wait(30_000, || mail.job.load(Ordering::Acquire) == 0) {
-            mail.result.load(Ordering::Relaxed)
-        } else {
-            u64::MAX
+    /// Puts commands into the queue, and lets the ITS see them when it is full
+    /// and at the end: for more than the queue holds.
+    pub fn run_many(&self, commands: impl Iterator<Item = Cmd>) -> Result<(), Fail> {
+        for (n, command) in (1u32..).zip(commands) {
+            self.its.put(command);
+            if n % 4096 == 0 {
+                self.run(&[])?;
+            }
         }
+        self.run(&[])
     }
 
     /// Has a CPU do something. CPU 0 does it here.
@@ -257,23 +226,23 @@ impl Bed {
         if cpu == 0 {
             return job(argument);
         }
-        self.start(cpu, job, argument);
-        self.finish(cpu)
+        cpus::start(cpu, job, argument);
+        cpus::finish(cpu)
     }
 
     /// The next interrupt that a CPU takes and ends, within a second; or 1023.
     pub fn take(&self, cpu: usize) -> u32 {
-        self.on(cpu, take, hw::ms(1000)) as u32
+        self.on(cpu, cpus::take, hw::ms(1000)) as u32
     }
 
     /// The same, for what should not come: within a few milliseconds.
     pub fn peek(&self, cpu: usize) -> u32 {
-        self.on(cpu, take, hw::ms(5)) as u32
+        self.on(cpu, cpus::take, hw::ms(5)) as u32
     }
 
     /// Takes and forgets all that is pending.
     pub fn drain(&self, cpu: usize) {
-        while self.peek(cpu) != SPURIOUS {}
+        self.on(cpu, cpus::drain, hw::ms(5));
     }
 
     /// Fails unless the CPU takes this LPI next.
@@ -283,30 +252,34 @@ impl Bed {
 
     /// Takes and forgets all that is pending, on all CPUs.
     pub fn drain_all(&self) {
-        for _ in 0..10_000 {
-            if self.peek_all().iter().all(|lpi| *lpi == SPURIOUS) {
-                return;
-            }
-        }
+        self.on_all(cpus::drain);
     }
 
-    /// `peek()` for all CPUs at once.
-    fn peek_all(&self) -> [u32; MAX_CPUS] {
-        let mut taken = [SPURIOUS; MAX_CPUS];
-        (1..self.cpus).for_each(|cpu| self.start(cpu, take, hw::ms(5)));
-        taken[0] = self.peek(0);
-        (1..self.cpus).for_each(|cpu| taken[cpu] = self.finish(cpu) as u32);
-        taken
+    /// Has all CPUs do something for 5 ms, at once; their results.
+    fn on_all(&self, job: Job) -> [u64; MAX_CPUS] {
+        let mut results = [u64::from(SPURIOUS); MAX_CPUS];
+        (1..self.cpus).for_each(|cpu| cpus::start(cpu, job, hw::ms(5)));
+        results[0] = job(hw::ms(5));
+        (1..self.cpus).for_each(|cpu| results[cpu] = cpus::finish(cpu));
+        results
     }
 
     /// Fails if any CPU has something pending.
     pub fn expect_none(&self) -> Result<(), Fail> {
-        self.peek_all().iter().try_for_each(|lpi| equal("nothing is pending", *lpi, SPURIOUS))
+        self.on_all(cpus::take)
+            .iter()
+            .try_for_each(|lpi| equal("nothing is pending", *lpi, SPURIOUS))
     }
 
     /// Maps a device with 16 events, its ITT the one of its number.
     pub fn device(&self, device: u32) -> Cmd {
         its::mapd(device, self.its.itt(device), 4)
+    }
+
+    /// GICR_INVLPIR and GICR_INVALLR work: GICR_TYPER.DirectLPI or GICR_CTLR.IR.
+    pub fn has_direct_invalidation(&self) -> bool {
+        let frame = self.redistributors[0];
+        hw::read64(frame + gicr::TYPER) & 8 != 0 || hw::read32(frame + gicr::CTLR) & 4 != 0
     }
 
     /// Whether the ITS still works: a device is mapped, fires, and is taken.
@@ -323,20 +296,5 @@ impl Bed {
                 .map_err(|why| Fail("afterwards: an LPI is taken", why.1, why.2))?;
         }
         self.expect_none()
-    }
-}
-
-/// Takes an interrupt and ends it, within so many ticks.
-fn take(ticks: u64) -> u64 {
-    let start = hw::now();
-    loop {
-        let intid = gic::acknowledge();
-        if intid != SPURIOUS {
-            gic::end(intid);
-            return intid.into();
-        }
-        if hw::now() - start > ticks {
-            return SPURIOUS.into();
-        }
     }
 }

@@ -16,8 +16,15 @@ pub mod gicr {
     pub const WAKER: u64 = 0x14;
     pub const PROPBASER: u64 = 0x70;
     pub const PENDBASER: u64 = 0x78;
+    pub const SETLPIR: u64 = 0x40;
+    pub const CLRLPIR: u64 = 0x48;
     pub const INVLPIR: u64 = 0xa0;
     pub const INVALLR: u64 = 0xb0;
+    pub const SYNCR: u64 = 0xc0;
+    /// In the SGI_base frame.
+    pub const IGROUPR0: u64 = 0x1_0080;
+    pub const ISENABLER0: u64 = 0x1_0100;
+    pub const IPRIORITYR0: u64 = 0x1_0400;
 }
 
 /// Switches the distributor on for Group 1.
@@ -49,11 +56,19 @@ pub fn find_redistributor(machine: &Machine, mpidr: u64) -> Option<u64> {
     None
 }
 
-/// Makes this CPU's interface take Group 1 interrupts of any priority.
+/// The SGI that wakes a CPU. It is never taken for an interrupt.
+const WAKE: u32 = 0;
+
+/// Makes this CPU's interface take Group 1 interrupts of any priority, and the
+/// SGI that wakes it.
 pub fn init_cpu(redistributor: u64) {
     hw::write32(redistributor + gicr::WAKER, hw::read32(redistributor + gicr::WAKER) & !2);
     let start = hw::now();
     while hw::read32(redistributor + gicr::WAKER) & 4 != 0 && hw::now() - start < hw::ms(500) {}
+    let sgi = redistributor + gicr::IGROUPR0;
+    hw::write32(sgi, hw::read32(sgi) | 1 << WAKE);
+    hw::write32(redistributor + gicr::IPRIORITYR0, 0);
+    hw::write32(redistributor + gicr::ISENABLER0, 1 << WAKE);
     msr!("S3_0_C12_C12_5", mrs!("S3_0_C12_C12_5") | 1);
     msr!("S3_0_C12_C12_3", 0);
     set_mask(0xff);
@@ -67,9 +82,30 @@ pub fn set_mask(priority: u64) {
 
 /// ICC_IAR1_EL1: the most urgent pending interrupt, taken.
 pub fn acknowledge() -> u32 {
-    let intid = mrs!("S3_0_C12_C12_0") as u32;
-    hw::barrier();
-    intid
+    loop {
+        let intid = mrs!("S3_0_C12_C12_0") as u32;
+        hw::barrier();
+        if intid != WAKE {
+            return intid;
+        }
+        end(intid);
+    }
+}
+
+/// ICC_SGI1R_EL1: wakes the CPU with this MPIDR.
+pub fn wake(mpidr: u64) {
+    let list = (mpidr & 0xf0) << 40 | 1 << (mpidr & 15);
+    let cluster = (mpidr >> 32 & 0xff) << 48 | (mpidr >> 16 & 0xff) << 32 | (mpidr & 0xff00) << 8;
+    msr!("S3_0_C12_C11_5", cluster | list | u64::from(WAKE) << 24);
+}
+
+/// Takes the SGI that woke this CPU, and nothing else.
+pub fn forget_wake() {
+    // ICC_HPPIR1_EL1 has what is most urgent, and does not take it.
+    if mrs!("S3_0_C12_C12_2") as u32 == WAKE {
+        let intid = mrs!("S3_0_C12_C12_0") as u32;
+        end(intid);
+    }
 }
 
 /// ICC_EOIR1_EL1.

@@ -46,9 +46,35 @@ pub fn barrier() {
     unsafe { asm!("dsb sy", "isb") };
 }
 
-/// Waits for an event, or a while.
-pub fn relax() {
-    core::hint::spin_loop();
+/// Waits for something. False after that many milliseconds.
+pub fn wait(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
+    let start = now();
+    while !done() {
+        if now() - start > ms(milliseconds) {
+            return done();
+        }
+        core::hint::spin_loop();
+    }
+    true
+}
+
+/// Sleeps until an interrupt is pending, masked or not.
+pub fn sleep() {
+    // SAFETY: WFI changes nothing.
+    unsafe { asm!("dsb sy", "wfi") };
+}
+
+/// Lets interrupts come by vector; what is pending comes at once.
+pub fn unmask_irqs() {
+    // SAFETY: the vector saves what it changes. The barrier is where a pending
+    // interrupt is taken.
+    unsafe { asm!("msr daifclr, #2", "isb") };
+}
+
+/// Holds interrupts back.
+pub fn mask_irqs() {
+    // SAFETY: a mask bit.
+    unsafe { asm!("msr daifset, #2") };
 }
 
 macro_rules! mmio {
@@ -70,6 +96,7 @@ macro_rules! mmio {
         }
     };
 }
+mmio!(read8, write8, u8, "ldrb {v:w}, [{a}]", "strb {v:w}, [{a}]");
 mmio!(read16, write16, u16, "ldrh {v:w}, [{a}]", "strh {v:w}, [{a}]");
 mmio!(read32, write32, u32, "ldr {v:w}, [{a}]", "str {v:w}, [{a}]");
 mmio!(read64, write64, u64, "ldr {v}, [{a}]", "str {v}, [{a}]");
@@ -94,12 +121,47 @@ pub fn psci(hvc: bool, function: u64, a: u64, b: u64, c: u64) -> i64 {
     x0.cast_signed()
 }
 
+/// Calls Xen.
+///
+/// # Safety
+/// The call must not write memory that Rust knows of.
+unsafe fn hypercall(number: u64, a: u64, b: u64, c: u64) -> u64 {
+    let mut x0 = a;
+    // SAFETY: as the caller says. A debug build of Xen spoils the registers
+    // that arguments may be in.
+    unsafe {
+        asm!("hvc #0xea1", inout("x0") x0, inout("x1") b => _, inout("x2") c => _, out("x3") _,
+             out("x4") _, out("x5") _, inout("x16") number => _);
+    }
+    x0
+}
+
 /// Xen's console hypercall: writes these bytes.
 pub fn xen_console(bytes: &[u8]) {
-    // SAFETY: a hypercall that reads `bytes`; only x0 and x16 change.
-    unsafe {
-        asm!("hvc #0xea1", inout("x0") 0u64 => _, in("x1") bytes.len(), in("x2") bytes.as_ptr(),
-             inout("x16") 18u64 => _);
+    // SAFETY: a hypercall that reads `bytes`.
+    unsafe { hypercall(18, 0, bytes.len() as u64, bytes.as_ptr() as u64) };
+}
+
+/// `struct xen_sysctl` of Xen's public headers, as far as debug keys need it.
+#[repr(C)]
+struct Sysctl {
+    command: u32,
+    version: u32,
+    keys: u64,
+    count: u32,
+    rest: [u32; 29],
+}
+
+/// Has Xen do what it does for a key on its console. Only the hardware domain may.
+pub fn xen_debug_key(key: u8) {
+    let keys = &raw const key;
+    // The version of 4.20, and its successor's.
+    for version in [0x15, 0x16] {
+        let call = Sysctl { command: 7, version, keys: keys as u64, count: 1, rest: [0; 29] };
+        // SAFETY: this one reads `call` and `key`.
+        if unsafe { hypercall(35, &raw const call as u64, 0, 0) } == 0 {
+            return;
+        }
     }
 }
 

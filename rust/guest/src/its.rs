@@ -23,6 +23,11 @@ pub mod reg {
     pub const TRANSLATER: u64 = 0x1_0040;
 }
 
+/// GICR_PROPBASER.IDbits: 15 INTID bits.
+const ID_BITS: u64 = 14;
+/// How many LPIs that is; the last is 32767.
+pub const LPIS: u32 = (2 << ID_BITS) - 8192;
+
 /// A command: DW0 to DW3.
 pub type Cmd = [u64; 4];
 
@@ -91,7 +96,9 @@ pub fn sync(rdbase: u64) -> Cmd {
 pub struct Its {
     /// Address of the control frame.
     pub base: u64,
-    /// The queue, 1 MB.
+    /// The memory for queues, 1 MB.
+    pub queue_home: u64,
+    /// The queue that is in use.
     pub queue: u64,
     /// The device table.
     pub devices: u64,
@@ -141,8 +148,13 @@ impl Its {
 
     /// Switches it off, and waits until it is quiescent. False if it never is.
     pub fn disable(&self) -> bool {
+        self.switch_off();
+        hw::wait(2000, || hw::read32(self.base + reg::CTLR) & 0x8000_0000 != 0)
+    }
+
+    /// Switches it off, whatever it is doing.
+    pub fn switch_off(&self) {
         hw::write32(self.base + reg::CTLR, 0);
-        wait(2000, || hw::read32(self.base + reg::CTLR) & 0x8000_0000 != 0)
     }
 
     /// Switches it on.
@@ -182,6 +194,7 @@ impl Its {
         zero(self.itts, 1 << 20);
         self.set_table(0, self.devices, self.devices_size, true);
         self.set_table(1, self.collections, 0x1_0000, true);
+        self.queue = self.queue_home;
         self.set_queue(self.queue, 256);
         self.enable();
         quiet
@@ -232,7 +245,7 @@ impl Its {
 
     /// Waits until everything is executed. False after `milliseconds`.
     pub fn wait(&self, milliseconds: u64) -> bool {
-        wait(milliseconds, || self.read(reg::CREADR) == self.tail.load(Ordering::Relaxed))
+        hw::wait(milliseconds, || self.read(reg::CREADR) == self.tail.load(Ordering::Relaxed))
     }
 
     /// Executes these commands.
@@ -245,7 +258,7 @@ impl Its {
     /// The byte of an LPI in the configuration table: priority, and bit 0 if enabled.
     pub fn property(&self, lpi: u32, value: u8) {
         let at = self.properties + u64::from(lpi - 8192);
-        // SAFETY: the table has room for 8192 LPIs, and callers name those.
+        // SAFETY: the table has room for `LPIS`, and callers name those.
         unsafe { (at as *mut u8).write_volatile(value) };
         hw::barrier();
     }
@@ -256,21 +269,14 @@ impl Its {
     }
 }
 
-/// Waits for something. False after that many milliseconds.
-pub fn wait(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
-    let start = hw::now();
-    while !done() {
-        if hw::now() - start > hw::ms(milliseconds) {
-            return done();
-        }
-        hw::relax();
-    }
-    true
-}
-
 /// Gives a redistributor its LPI tables, and enables LPIs there (IHI 0069, 12.11).
 pub fn enable_lpis(redistributor: u64, properties: u64, pending: u64, ptz: bool) {
-    hw::write64(redistributor + gicr::PROPBASER, properties | (1 << 10) | (7 << 7) | 14);
+    enable_some_lpis(redistributor, properties, pending, ptz, ID_BITS);
+}
+
+/// The same with this in GICR_PROPBASER.IDbits.
+pub fn enable_some_lpis(redistributor: u64, properties: u64, pending: u64, ptz: bool, idbits: u64) {
+    hw::write64(redistributor + gicr::PROPBASER, properties | (1 << 10) | (7 << 7) | idbits);
     let ptz = if ptz { 1 << 62 } else { 0 };
     hw::write64(redistributor + gicr::PENDBASER, pending | (1 << 10) | (7 << 7) | ptz);
     hw::write32(redistributor + gicr::CTLR, 1);

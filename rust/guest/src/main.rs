@@ -3,8 +3,9 @@
 //!
 //! The same image runs as Dom0's kernel under Xen and natively on QEMU; it finds
 //! out from the device tree. `its.test=GLOB[,GLOB]` on the command line picks
-//! cases, `its.from=N` leaves out those before number N, `its.seed=N` seeds the
-//! fuzzer and `its.fuzz=N` says how many commands it sends.
+//! cases, `its.from=N` leaves out those before number N. `its.seed=N`, `its.seeds=N`
+//! and `its.fuzz=N` are the fuzzer's first seed, how many it uses, and how many
+//! commands it sends with each of them.
 #![no_std]
 #![no_main]
 
@@ -12,6 +13,7 @@ mod bed;
 mod boot;
 mod cases;
 mod console;
+mod cpus;
 mod fdt;
 mod gic;
 mod hw;
@@ -55,11 +57,14 @@ extern "C" fn rust_main(device_tree: u64) -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn rust_secondary(_context: u64, number: u64) -> ! {
     hw::mmu_on();
-    bed::secondary(number as usize)
+    cpus::secondary(number as usize)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn rust_exception(vector: u64) {
+    if vector == 5 {
+        return cpus::on_irq();
+    }
     let syndrome = mrs!("esr_el1");
     let pc = mrs!("elr_el1");
     // A data abort from EL1 at a register: the access is left out, and the case

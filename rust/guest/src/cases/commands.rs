@@ -20,6 +20,7 @@ pub const CASES: &[Case] = &[
     ("movall-moves-pending", movall_pending),
     ("movall-moves-disabled-pending", movall_disabled),
     ("movall-leaves-mappings", movall_alone),
+    ("movall-to-and-fro", movall_to_and_fro),
     ("discard-unmaps", discard_unmaps),
     ("discard-drops-pending", discard_pending),
     ("discard-then-mapti", discard_mapti),
@@ -94,7 +95,7 @@ fn while_taken(bed: &mut Bed) -> Verdict {
     mapped(bed, 0)?;
     bed.run(&[its::int(D, 1)])?;
     let mut intid = SPURIOUS;
-    its::wait(1000, || {
+    hw::wait(1000, || {
         intid = gic::acknowledge();
         intid != SPURIOUS
     });
@@ -213,6 +214,23 @@ fn movall_alone(bed: &mut Bed) -> Verdict {
     Ok(Pass)
 }
 
+/// Back at once, while the LPI may still be in a list register.
+fn movall_to_and_fro(bed: &mut Bed) -> Verdict {
+    if !two(bed) {
+        return Ok(ONE);
+    }
+    mapped(bed, 0)?;
+    let [here, there] = [bed.its.rdbase[0], bed.its.rdbase[1]];
+    bed.run(&[its::int(D, 1), its::movall(here, there), its::movall(there, here)])?;
+    bed.expect(0, L)?;
+    bed.expect_none()?;
+    bed.run(&[its::int(D, 1)])?;
+    bed.run(&[its::movall(here, there), its::movall(there, here), its::movall(here, there)])?;
+    bed.expect(1, L)?;
+    bed.expect_none()?;
+    Ok(Pass)
+}
+
 fn discard_unmaps(bed: &mut Bed) -> Verdict {
     mapped(bed, 0)?;
     bed.run(&[its::discard(D, 1), its::int(D, 1)])?;
@@ -300,15 +318,10 @@ fn disabled_invall(bed: &mut Bed) -> Verdict {
     disabled(bed, &[its::invall(0)])
 }
 
-/// GICR_TYPER.DirectLPI or GICR_CTLR.IR.
-fn direct(bed: &Bed) -> bool {
-    let frame = bed.redistributors[0];
-    hw::read64(frame + gicr::TYPER) & 8 != 0 || hw::read32(frame + gicr::CTLR) & 4 != 0
-}
 const INDIRECT: crate::bed::Outcome = Skip("the redistributor has no GICR_INV*");
 
 fn disabled_invlpir(bed: &mut Bed) -> Verdict {
-    if !direct(bed) {
+    if !bed.has_direct_invalidation() {
         return Ok(INDIRECT);
     }
     disabled_and_fired(bed)?;
@@ -319,7 +332,7 @@ fn disabled_invlpir(bed: &mut Bed) -> Verdict {
 }
 
 fn disabled_invallr(bed: &mut Bed) -> Verdict {
-    if !direct(bed) {
+    if !bed.has_direct_invalidation() {
         return Ok(INDIRECT);
     }
     disabled_and_fired(bed)?;
@@ -436,7 +449,7 @@ fn running(bed: &mut Bed) -> Verdict {
     }
     bed.run(&[its::int(D, 1)])?;
     let mut first = SPURIOUS;
-    its::wait(1000, || {
+    hw::wait(1000, || {
         first = gic::acknowledge();
         first != SPURIOUS
     });

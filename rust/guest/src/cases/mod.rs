@@ -1,32 +1,63 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The cases, and which of them run.
 
+mod alone;
 mod commands;
+mod early;
 mod errors;
 mod fuzzer;
 mod hostile;
+mod interrupts;
 mod lpis;
 mod registers;
+mod xen_its_in_c;
 
 use core::sync::atomic::Ordering;
 
 use crate::bed::{Bed, Fail, Outcome, Verdict};
 use crate::console::say;
+use crate::cpus;
 use crate::fdt::Machine;
 use crate::hw;
 
 /// A case: its name, and what it does.
 pub type Case = (&'static str, fn(&mut Bed) -> Verdict);
 
-const GROUPS: [&[Case]; 6] = [
+/// Some cases, and how they are run.
+struct Group(Kind, &'static [Case]);
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// Nothing besides.
+    Plain,
+    /// Another CPU's heart beats meanwhile, and the ITS must work afterwards.
+    Hostile,
+    /// It enables LPIs as nobody else would, so it runs only if it is named,
+    /// and needs a boot for itself.
+    Alone,
+}
+
+const GROUPS: [Group; 14] = [
+    Group(Kind::Alone, alone::CASES),
     // First, because LPIs cannot be switched off again.
-    lpis::CASES,
-    registers::CASES,
-    commands::CASES,
-    errors::CASES,
-    hostile::CASES,
-    fuzzer::CASES,
+    Group(Kind::Plain, lpis::CASES),
+    Group(Kind::Hostile, early::CASES),
+    Group(Kind::Plain, registers::CASES),
+    Group(Kind::Plain, commands::CASES),
+    Group(Kind::Plain, interrupts::CASES),
+    Group(Kind::Plain, errors::CASES),
+    Group(Kind::Hostile, hostile::access::CASES),
+    Group(Kind::Hostile, hostile::memory::CASES),
+    Group(Kind::Hostile, hostile::mappings::CASES),
+    Group(Kind::Hostile, hostile::concurrent::CASES),
+    Group(Kind::Hostile, hostile::volume::CASES),
+    Group(Kind::Hostile, xen_its_in_c::CASES),
+    Group(Kind::Hostile, fuzzer::CASES),
 ];
+
+/// Seconds for which no heart may stand still. Machines that run tests are
+/// noisy; the figure that was measured is printed.
+const LONGEST_GAP: u64 = 5;
 
 /// Whether a name matches a pattern, in which `*` stands for anything.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
@@ -54,9 +85,16 @@ fn number(machine: &Machine, name: &str) -> Option<u64> {
 pub fn run(machine: &Machine) {
     let chosen = option(machine, "its.test").unwrap_or("*");
     let from = number(machine, "its.from").unwrap_or(1);
-    let picked =
-        |name: &str| chosen.split(',').any(|pattern| matches(pattern.as_bytes(), name.as_bytes()));
-    let all = || GROUPS.iter().copied().flatten().filter(|case| picked(case.0));
+    let picked = |kind: Kind, name: &str| {
+        chosen.split(',').any(|pattern| match kind {
+            Kind::Alone => pattern == name,
+            _ => matches(pattern.as_bytes(), name.as_bytes()),
+        })
+    };
+    let all = || {
+        let cases = GROUPS.iter().flat_map(|group| group.1.iter().map(|case| (group.0, case)));
+        cases.filter(|(kind, case)| picked(*kind, case.0))
+    };
     say!("1..{}", all().count());
     let mut bed = match Bed::new(machine) {
         Ok(bed) => bed,
@@ -66,14 +104,22 @@ pub fn run(machine: &Machine) {
         }
     };
     bed.seed = number(machine, "its.seed").unwrap_or_else(hw::now);
+    bed.seeds = number(machine, "its.seeds").unwrap_or(bed.seeds);
     bed.fuzz = number(machine, "its.fuzz").unwrap_or(bed.fuzz);
+    if all().all(|(kind, _)| kind != Kind::Alone) {
+        (0..bed.cpus.min(2)).for_each(|cpu| bed.enable_lpis(cpu, true));
+    }
     say!("# {} CPUs, {}", bed.cpus, if machine.xen { "under Xen" } else { "native" });
-    for (n, (name, case)) in (1u64..).zip(all()) {
+    for (n, (kind, (name, case))) in (1u64..).zip(all()) {
         if n < from {
             continue;
         }
         say!("# start {n} {name}");
-        let verdict = bed.reset().and_then(|()| case(&mut bed)).and_then(|outcome| {
+        let verdict = bed.reset().and_then(|()| match kind {
+            Kind::Hostile => hostile(&mut bed, name, *case),
+            _ => case(&mut bed),
+        });
+        let verdict = verdict.and_then(|outcome| {
             let at = hw::ABORT_AT.load(Ordering::Relaxed).wrapping_sub(bed.its.base);
             match hw::ABORTS.swap(0, Ordering::Relaxed) {
                 0 => Ok(outcome),
@@ -87,4 +133,35 @@ pub fn run(machine: &Machine) {
             Err(why) => say!("not ok {n} - {name} # {}: {:#x}, not {:#x}", why.0, why.1, why.2),
         }
     }
+    if machine.xen {
+        // The counters of the ITS in Rust; for one in C the key does nothing.
+        hw::xen_debug_key(b'L');
+    }
+}
+
+/// Runs a hostile case while the heart of the last CPU beats. Afterwards the
+/// ITS must work.
+fn hostile(bed: &mut Bed, name: &str, case: fn(&mut Bed) -> Verdict) -> Verdict {
+    let start = hw::now();
+    let heart = bed.cpus - 1;
+    if heart != 0 {
+        cpus::start_heart(heart);
+    }
+    let verdict = case(bed);
+    let took = (hw::now() - start) / hw::ms(1);
+    let (beats, gap) = if heart == 0 { (0, 0) } else { cpus::stop_heart() };
+    if let Ok(Outcome::Skip(_)) = verdict {
+        return verdict;
+    }
+    let gap_us = gap * 1000 / hw::ms(1);
+    say!("# heartbeat {name}: longest gap {gap_us} us, {beats} beats in {took} ms");
+    bed.probe()?;
+    let outcome = verdict?;
+    if heart != 0 && beats == 0 {
+        return Err(Fail("another CPU's heart beats", 0, 1));
+    }
+    if gap > hw::ms(1000 * LONGEST_GAP) {
+        return Err(Fail("another CPU's heart stands still for so many us", gap_us, 0));
+    }
+    Ok(outcome)
 }
