@@ -2,10 +2,12 @@
 """The runner of the bare-metal guest, on recorded text."""
 
 import unittest
+import unittest.mock
 from pathlib import Path
 
-from xenits import conformance
-from xenits.conformance import Column, Outcome, Serial, command, failures, render
+from xenits import conformance, guest, guest_tests
+from xenits.conformance import render
+from xenits.guest import Column, Machine, Outcome, Serial, command, failures
 
 GOOD = """\
 (XEN) Xen version 4.20.4-pre
@@ -56,6 +58,67 @@ class Reading(unittest.TestCase):
         self.assertTrue(read("(XEN) Panic on CPU 0:").xen.crashes)
 
 
+    def test_gaps_and_lines_of_xen_are_kept(self) -> None:
+        serial = read(
+            "(XEN) Xen version 4.20.4-pre (@)\n1..1\n(XEN) ITS: one\n"
+            "# heartbeat two-writers: longest gap 92071 us, 17 beats in 9 ms"
+        )
+        self.assertEqual((serial.gaps, serial.said, serial.version), ({"two-writers": 92071}, 1, "4.20.4-pre"))
+
+
+class Booting(unittest.TestCase):
+    """A boot behind each crash, on recorded boots."""
+
+    def boots(self, *texts: tuple[str, str]) -> Column:
+        """What comes of boots that say this, and end so."""
+        told = iter([(read(text), ended) for text, ended in texts])
+        with unittest.mock.patch.object(guest, "boot", lambda *_: next(told)):
+            return guest.run_column("c", Path("/g"), Path("/x"), "its.test=*", Path("/l"), 1.0)
+
+    def test_a_case_that_crashes_is_marked_and_left_out(self) -> None:
+        first = "1..3\n# start 1 a\nok 1 - a\n# start 2 b\n(XEN) Panic on CPU 0:"
+        column = self.boots((first, "crashed"), ("1..3\n# start 3 c\nok 3 - c\nXENITS-GUEST: done", ""))
+        self.assertEqual({k: o.word for k, o in column.cases.items()}, {"a": "ok", "b": "CRASH", "c": "ok"})
+        self.assertEqual((column.boots, column.done), (2, True))
+
+    def test_a_crash_between_cases_goes_on_behind_the_last(self) -> None:
+        column = self.boots(("1..2\n# start 1 a\nok 1 - a", "crashed"), ("1..2\nok 2 - b\nXENITS-GUEST: done", ""))
+        self.assertEqual((column.boots, column.done, len(column.cases)), (2, True, 2))
+
+    def test_boots_that_get_nowhere_end(self) -> None:
+        column = self.boots(*[("1..2", "crashed")] * guest.FUTILE_BOOTS)
+        self.assertEqual((column.boots, column.done), (guest.FUTILE_BOOTS, False))
+
+    def test_a_case_that_is_good_alone_is_said_to_be_so(self) -> None:
+        bad = column(a="FAIL")
+        with unittest.mock.patch.object(guest, "boot", lambda *_: (read("1..1\nok 1 - a\nXENITS-GUEST: done"), "")):
+            guest.look_again(bad, Path("/g"), None, "", Path("/l"), 1.0, Machine())
+        self.assertEqual(bad.cases["a"].word, "ok*")
+
+
+class Mixing(unittest.TestCase):
+    """What the fuzzer had executed."""
+
+    def mix(self, **counts: int) -> list[str]:
+        """The judgement on counters like these."""
+        kinds = ("MOVI", "INT", "CLEAR", "SYNC", "MAPD", "MAPC", "MAPTI", "INV", "INVALL", "MOVALL", "DISCARD")
+        numbers = dict.fromkeys(kinds, 1000) | {"skipped": 100} | counts
+        made = column(a="ok")
+        made.counters = {"commands d0 vits=0": {k: str(v) for k, v in numbers.items() if v}}
+        return guest_tests.mix(made)
+
+    def test_good(self) -> None:
+        self.assertEqual(self.mix(), [])
+
+    def test_each_fault_of_a_mix(self) -> None:
+        self.assertIn("skipped", self.mix(skipped=10_000)[0])
+        self.assertIn("10 kinds", self.mix(CLEAR=0)[0])
+        self.assertIn("only 7 MOVALL", self.mix(MOVALL=7)[0])
+
+    def test_no_counters(self) -> None:
+        self.assertEqual(len(guest_tests.mix(column(a="ok"))), 1)
+
+
 class Judging(unittest.TestCase):
     """What ours is failed for."""
 
@@ -88,15 +151,15 @@ class Judging(unittest.TestCase):
         self.assertIn("nobody has looked into it yet", text)
 
 
-class Booting(unittest.TestCase):
+class Commanding(unittest.TestCase):
     """What QEMU is told."""
 
     def test_native_has_no_virtualisation(self) -> None:
-        native = command("native", Path("/g"), None, "its.test=*", Path("/e"))
+        native = command("native", Path("/g"), None, "its.test=*", Path("/e"), Machine())
         self.assertIn("virt,gic-version=3,its=on", native)
 
     def test_commas_of_a_list_are_doubled_for_the_loader(self) -> None:
-        xen = command("rust", Path("/g"), Path("/x"), "its.test=a,b", Path("/e"))
+        xen = command("rust", Path("/g"), Path("/x"), "its.test=a,b", Path("/e"), Machine())
         self.assertIn("its.test=a,,b", " ".join(xen))
 
     def test_each_known_difference_is_of_another_its_than_ours(self) -> None:

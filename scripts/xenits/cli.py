@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, conformance, costs, fuzz, gates, host_tests, ivshmem, packages, pipeline, qemu, report, suite
+from . import boots, costs, fuzz, gates, guest_tests, host_tests, ivshmem, packages, pipeline, qemu, report, suite
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -169,7 +169,7 @@ def test_parser() -> argparse.ArgumentParser:
 
 def all_cases() -> list[suite.Case]:
     """Everything that ``scripts/test`` runs, in order."""
-    return [*host_tests.cases(), *fuzz.cases(), *gates.cases(), *boots.cases(), *conformance.cases(), *costs.cases()]
+    return [*host_tests.cases(), *fuzz.cases(), *gates.cases(), *boots.cases(), *guest_tests.cases(), *costs.cases()]
 
 
 def test_command(argv: list[str]) -> int:

@@ -15,7 +15,7 @@ CANNOT = "cannot exist:"
 
 _NAME = re.compile(r"`([^`]+)`")
 _RUST_TEST = re.compile(r"#\[test\]\s*(?:#\[[^\]]*\]\s*)*(?:pub(?:\([a-z]+\))? )?fn (\w+)")
-_GUEST_CASE = re.compile(r'^\s*(?:\("([a-z0-9-]+)", |"([a-z0-9-]+)" => )', re.MULTILINE)
+_GUEST_CASE = re.compile(r'^\s*(?:\("([a-z0-9_-]+)", |"([a-z0-9_-]+)" => )', re.MULTILINE)
 _PYTHON_TEST = re.compile(r"^    def (test_\w+)", re.MULTILINE)
 
 
@@ -31,7 +31,7 @@ def rust_tests(repo: Path, names: Iterable[str]) -> set[str]:
 
 def guest_cases(folder: Path) -> set[str]:
     """The names of the bare-metal guest's cases."""
-    texts = (path.read_text(encoding="utf-8") for path in folder.glob("*.rs"))
+    texts = (path.read_text(encoding="utf-8") for path in folder.rglob("*.rs"))
     return {match[1] or match[2] for text in texts for match in _GUEST_CASE.finditer(text)}
 
 
