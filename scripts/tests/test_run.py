@@ -55,9 +55,9 @@ class CommandLine(unittest.TestCase):
         self.assertIn("sched=null vwfi=native", self.machine(smp=4).xen_command_line())
 
     def test_the_users_words_come_last(self):
-        machine = self.machine(xen_args=["loglvl=all"], dom0_args=["quiet"], test="storm,rate=5")
+        machine = self.machine(xen_args=["loglvl=all"], dom0_args=["quiet"], test="other,rate=5")
         self.assertTrue(machine.xen_command_line().endswith(" loglvl=all"))
-        self.assertTrue(machine.dom0_command_line().endswith("xenits.test=storm,rate=5,nvme=1 quiet"))
+        self.assertTrue(machine.dom0_command_line().endswith("xenits.test=other,rate=5,nvme=1 quiet"))
 
     def test_the_scenario_is_told_how_many_devices_there_are(self):
         four = devices.Devices(nvme=4, virtio_net=3, ivshmem=2)

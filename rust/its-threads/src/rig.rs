@@ -104,8 +104,15 @@ impl Rig {
             host.setup_collection(index, 0, Rdbase::from_processor_number(0)).expect("it answers");
         }
         let ram = Ram::new(queue(vits - 1) + 0x3000);
-        let config =
-            DomainConfig { id: DOMAIN_ID, vcpus, id_bits, hardware: false, vits, max_events: None, lpi_rate: Some(u32::MAX) };
+        let config = DomainConfig {
+            id: DOMAIN_ID,
+            vcpus,
+            id_bits,
+            hardware: false,
+            vits,
+            max_events: None,
+            lpi_rate: Some(u32::MAX),
+        };
         let domain = Domain::new(&host, ram.clone(), config).expect("memory");
         let domain = Box::new(domain);
         let vcpus: Vec<Vcpu> = (0..vcpus).map(Vcpu::new).collect();
