@@ -135,6 +135,7 @@ fn mapd_of_a_device_beyond_the_its_fails() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapd_wants_as_many_events_as_there_are_lpis() {
     let config = Config { host_id_bits: 14, max_events: Some(8192), ..Config::default() };
     let m = Machine::booted(config);
@@ -310,6 +311,7 @@ fn mapti_errors() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapi_errors() {
     let m = roomy();
     m.ok(cmd::mapd(6, 14));
@@ -323,6 +325,7 @@ fn mapi_errors() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapi_makes_the_event_an_lpi_of_the_same_number() {
     let m = machine();
     m.ok(cmd::mapd(6, 14));

@@ -26,7 +26,7 @@ use its_testkit::{Config, Machine, cmd, scaled};
 const STEP: u64 = TRAP as u64 + SLOTS as u64;
 
 /// LPIs of a job that takes many steps.
-const MANY: u32 = scaled(3000, 600);
+const MANY: u32 = scaled(3000, 300);
 
 /// Put commands in the queue of virtual ITS 0, and ring once. True if there
 /// is more to do.
@@ -127,6 +127,7 @@ fn invall_with_nothing_newly_pending_takes_one_step() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn mapc_moves_step_by_step() {
     let m = dormant();
     let on_first = || {
@@ -195,6 +196,7 @@ fn unmapping_a_device_goes_on_step_by_step() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapping_a_device_goes_on_step_by_step() {
     let m = Machine::booted(Config::default());
     let _setup = m.its[0].take_executed();
@@ -239,6 +241,7 @@ fn a_full_pending_table_is_taken_over_step_by_step() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn invallr_goes_on_step_by_step_and_starts_over() {
     let m = dormant();
     for n in MANY / 2..MANY {
@@ -293,6 +296,7 @@ fn clearing_the_device_table_goes_on_step_by_step() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn a_guest_that_disables_the_its_finds_the_rest_of_the_queue() {
     let m = dormant();
     enable_all(&m);
@@ -310,6 +314,7 @@ fn a_guest_that_disables_the_its_finds_the_rest_of_the_queue() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn whoever_comes_by_goes_on_with_it() {
     let m = dormant();
     enable_all(&m);
@@ -379,7 +384,7 @@ fn interrupts_and_vcpus_between_the_steps() {
         ("movall to and fro", &[cmd::movall(0, 1), cmd::movall(1, 0)]),
     ];
     for &(job, commands) in scaled(&jobs[..], &jobs[1..2]) {
-        for (what, happens) in &meanwhile {
+        for (what, happens) in scaled(&meanwhile[..], &meanwhile[..1]) {
             let m = dormant();
             enable_all(&m);
             if job != "invall" {
@@ -402,6 +407,7 @@ fn interrupts_and_vcpus_between_the_steps() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn waiting_lpis_that_are_disabled_are_passed_over_step_by_step() {
     let m = dormant();
     enable_all(&m);
@@ -429,6 +435,7 @@ fn waiting_lpis_that_are_disabled_are_passed_over_step_by_step() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn an_lpi_that_moves_can_be_unmapped_from_elsewhere() {
     // Two virtual ITSes share an LPI, which is pending on vCPU 0; one maps its
     // collection elsewhere, and while LPIs move the other's GICR_INVLPIR, and
@@ -517,6 +524,7 @@ fn a_host_its_that_dies_during_a_mapd_fails_that_mapd() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn hypercalls_wait_for_the_job_in_progress() {
     let m = dormant();
     m.add_device(5, 32).expect("known");
@@ -569,7 +577,7 @@ fn a_domain_dies_in_the_middle_of_any_job() {
         &[cmd::mapd(6, 12)],
     ];
     for commands in scaled(&jobs[..], &jobs[..1]) {
-        for steps in [0, 1, 3, 18, 40] {
+        for &steps in scaled(&[0, 1, 3, 18, 40][..], &[1]) {
             let m = dormant();
             enable_all(&m);
             let mut more = ring(&m, commands);
@@ -582,6 +590,7 @@ fn a_domain_dies_in_the_middle_of_any_job() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn a_domain_gives_back_step_by_step() {
     let m = dormant();
     let _setup = m.its[0].take_executed();
@@ -662,6 +671,7 @@ fn a_mapd_that_fails_on_the_way_costs_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn half_of_the_hosts_lpis_are_the_default_allowance() {
     let m = Machine::booted(Config { host_id_bits: 15, ..Config::default() });
     // 24576 LPIs in all.

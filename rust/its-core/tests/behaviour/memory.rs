@@ -3,7 +3,7 @@
 
 use its_arch::Command;
 use its_core::host::lpi::BLOCK;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 const VCPUS: u16 = 4;
 /// Host LPIs that MAPD may take.
@@ -44,7 +44,7 @@ fn a_guest_cannot_have_more_than_its_share_of_memory() {
         m.ok(cmd::mapc(vcpu, vcpu));
     }
     // As many devices as it can get, each as large as it can be.
-    let devices: u32 = if cfg!(miri) { 40 } else { 300 };
+    let devices: u32 = scaled(300, 40);
     try_all(&m, (0..devices).map(|device| cmd::mapd(device, 5)));
     for bits in (5..=16).rev() {
         try_all(&m, (0..20).map(|device| cmd::mapd(device, bits)));
@@ -52,7 +52,7 @@ fn a_guest_cannot_have_more_than_its_share_of_memory() {
     assert!(m.host.lpis.in_use() <= ALLOWANCE, "{}", m.host.lpis.in_use());
     assert!(m.world.table_bytes() <= usize::try_from(ALLOWANCE).expect("few") * 8);
     // All virtual LPIs there are, through one event after the other.
-    let step = if cfg!(miri) { 509 } else { 37 };
+    let step = scaled(37, 509);
     let all = (8192..65536).step_by(step);
     try_all(&m, all.clone().map(|lpi| cmd::mapti(lpi % 32, lpi / 32 % 32, lpi, 0)));
     try_all(&m, all.map(|lpi| cmd::mapti(lpi % 32, 0, lpi, 1)));

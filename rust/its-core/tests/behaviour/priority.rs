@@ -3,7 +3,7 @@
 
 use its_arch::Lpi;
 use its_testkit::vcpu::Place;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, scaled};
 
 /// Device 5 with `count` events, LPI 8192 + n of priority `priority(n)`.
 fn machine(config: Config, count: u32, priority: impl Fn(u32) -> u8) -> Machine {
@@ -23,8 +23,8 @@ fn place(m: &Machine, lpi: u32) -> Option<Place> {
 
 #[test]
 fn the_most_urgent_come_first_however_many_are_pending() {
-    for list_registers in [1, 2, 4, 16] {
-        for (step, offset) in [(1, 0), (7, 3), (59, 11), (37, 30)] {
+    for &list_registers in scaled(&[1, 2, 4, 16][..], &[2]) {
+        for &(step, offset) in scaled(&[(1, 0), (7, 3), (59, 11), (37, 30)][..], &[(7, 3)]) {
             let config = Config { list_registers, ..Config::default() };
             let m = machine(config, 60, |event| u8::try_from(event * 4).expect("small"));
             for n in 0..60 {

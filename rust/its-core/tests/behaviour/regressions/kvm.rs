@@ -157,7 +157,7 @@ fn cve_2026_74568_discard_then_mapti_of_the_same_intid() {
     m.map(5, 1, LPI);
     let m = Arc::new(m);
     m.ok(cmd::mapd(6, 5));
-    for round in 0..40_u32 {
+    for round in 0..scaled(40_u32, 10) {
         // From device 5 to device 6 and back, in either order, while it is
         // pending, in a list register, or being delivered.
         let (from, to) = if round % 2 == 0 { (5, 6) } else { (6, 5) };

@@ -59,6 +59,7 @@ fn xen_its_c_3a_2_invall_of_a_collection_without_a_vcpu() {
 /// 3: any number below the highest LPI could be mapped, and was then looked
 /// up among the other interrupts. Only LPIs can be, to the last number.
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn xen_its_c_3a_3_only_lpis_can_be_mapped() {
     let m = Machine::booted(Config { id_bits: 14, ..Config::default() });
     m.map(5, 1, LPI);

@@ -422,21 +422,22 @@ fn xsa_383_409_allocation_is_bounded() {
         World::renew();
         let bits = Config { id_bits: 14, host_id_bits: 14, ..Config::default() };
         let m = Machine::booted(Config { hardware, max_events, ..bits });
-        m.add_device(5, 2048).expect("room");
+        let bits = scaled(11, 7);
+        m.add_device(5, 1 << bits).expect("room");
         let base = m.world.live();
         let mut after_first = None;
-        for _ in 0..3 {
+        for _ in 0..scaled(3, 2) {
             // All LPIs, each more than once; all collections; all the devices
             // that there is room for, and those for which there is none.
-            let mut commands = vec![cmd::mapd(5, 11)];
-            for event in 0..2048 {
+            let mut commands = vec![cmd::mapd(5, bits)];
+            for event in 0..1 << bits {
                 commands.push(cmd::mapti(5, event, 8192 + event * 4, 0));
                 commands.push(cmd::mapti(5, event, 8192 + event * 4 + 3, 255));
             }
             for collection in 0..=256 {
                 commands.push(cmd::mapc(collection, collection % 2));
             }
-            for device in 0..300 {
+            for device in 0..scaled(300, 20) {
                 commands.push(cmd::mapd(device, 6));
             }
             for portion in commands.chunks(100) {
