@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Both sides of each limit.
 
+use its_arch::Rdbase;
+use its_arch::command::Opcode;
 use its_arch::ids::{
     CollectionId, DeviceId, EventBits, EventId, GuestPa, IdBits, Intid, Lpi, NotAnLpi, VcpuId,
 };
@@ -28,6 +30,8 @@ fn numbers_are_displayed_as_a_log_wants_them() {
     assert_eq!(NotAnLpi(Intid::new(1)).to_string(), "INTID 1 is not an LPI");
     assert_eq!(IdBits::MIN.to_string(), "14 bits");
     assert_eq!(EventBits::MAX.to_string(), "32 bits");
+    assert_eq!(Opcode::Mapd.to_string(), "MAPD");
+    assert_eq!(Rdbase::from_processor_number(18).to_string(), "0x12");
 }
 
 #[test]

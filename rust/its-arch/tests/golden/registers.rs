@@ -401,6 +401,7 @@ fn gicr_propbaser() {
 
     assert_eq!(PropBaser::from_bits(!0).address(), GuestPa::new(bits(51, 12)));
     assert_eq!(PropBaser::new().with_address(GuestPa::new(!0)).into_bits(), bits(51, 12));
+    assert_eq!(PropBaser::new().with_address(GuestPa::new(0x4567_0fff)).into_bits(), 0x4567_0000);
     assert_eq!(PropBaser::new().with_id_bits(12).intid_bits(), None);
     assert_eq!(PropBaser::new().with_id_bits(13).intid_bits(), Some(IdBits::MIN));
     assert_eq!(PropBaser::new().with_id_bits(31).intid_bits(), Some(IdBits::MAX));
@@ -419,6 +420,7 @@ fn gicr_pendbaser() {
     assert_eq!(PendBaser::WRITE_MASK, !(reserved | bits(62, 62)));
     assert_eq!(PendBaser::from_bits(!0).address(), GuestPa::new(bits(51, 16)));
     assert_eq!(PendBaser::new().with_address(GuestPa::new(!0)).into_bits(), bits(51, 16));
+    assert_eq!(PendBaser::new().with_address(GuestPa::new(0x4567_ffff)).into_bits(), 0x4567_0000);
 }
 
 #[test]

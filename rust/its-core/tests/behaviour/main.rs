@@ -10,6 +10,7 @@
 )]
 
 mod commands;
+mod corners;
 mod devices;
 mod early;
 mod faults;
