@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, costs, fuzz, gates, guest_tests, host_tests, ivshmem, packages, pipeline, qemu, report, suite
+from . import boots, costs, coverage, fuzz, gates, guest_tests, host_tests, ivshmem, miri, packages, pipeline, qemu
+from . import report, suite
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -169,7 +170,8 @@ def test_parser() -> argparse.ArgumentParser:
 
 def all_cases() -> list[suite.Case]:
     """Everything that ``scripts/test`` runs, in order."""
-    return [*host_tests.cases(), *fuzz.cases(), *gates.cases(), *boots.cases(), *guest_tests.cases(), *costs.cases()]
+    modules = (host_tests, miri, coverage, fuzz, gates, boots, guest_tests, costs)
+    return [case for module in modules for case in module.cases()]
 
 
 def test_command(argv: list[str]) -> int:

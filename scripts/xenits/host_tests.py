@@ -70,14 +70,14 @@ _CARGO_RUNS = re.compile(r"^\s+(?:Running (?:unittests )?(\S+)|Doc-tests (\S+))"
 _CARGO_TOTAL = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored")
 
 
-def parse_cargo_test(text: str) -> list[Result]:
-    """The single tests out of what ``cargo test`` printed."""
+def parse_cargo_test(text: str, name_of_binary: str = "") -> list[Result]:
+    """The single tests out of what ``cargo test`` printed; their names begin with where it says that they are."""
     results: list[Result] = []
-    binary = ""
+    binary = name_of_binary
     counted = 0
     for line in text.splitlines():
         if match := _CARGO_RUNS.match(line):
-            binary = match[1] or f"doc {match[2]}"
+            binary = name_of_binary or match[1] or f"doc {match[2]}"
         elif match := _CARGO_LINE.match(line):
             name = f"{binary}: {match[1]}"
             if match[2] == "ok":
