@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Fuzzing of its-core: the corpus replayed and some time of fuzzing as tests, and ``scripts/fuzz`` for longer.
 
-The targets are built without a sanitizer: the code under test has no unsafe code, and what ASan would cost is
-better spent on more runs. Their coverage needs a nightly Rust; where there is none to be had, the stable one
-is told to take the same options, and the result says so.
+The targets are built without a sanitizer, and so by the Rust that builds all else: coverage alone needs no nightly
+one. The code under test has no unsafe code, and what ASan would cost is better spent on more runs.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import re
 import sys
 import tarfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -45,30 +43,12 @@ MOST_BYTES = 4096
 """Of one input."""
 
 
-@dataclass(frozen=True)
-class Built:
-    """Where the targets are, and what has to be said of how they were built."""
-
-    folder: Path
-    remark: str = ""
-
-
-def toolchain(log: Path) -> tuple[dict[str, str], str]:
-    """The environment for cargo that makes the needed options available, and a remark if that is not nightly's."""
-    try:
-        rust.ensure_nightly((), log)
-    except StepError as error:
-        return {"RUSTC_BOOTSTRAP": "1"}, f"built by the stable Rust, as nightly cannot be had: {error.message}"
-    return {"RUSTUP_TOOLCHAIN": rust.NIGHTLY}, ""
-
-
 @cache
-def build(log: Path) -> Built:
+def build(log: Path) -> Path:
     """Build all targets, once for all cases; gives the folder of the programs."""
     rust.add_cargo_to_path()
     with locked("tools"):
         tool = cargo_tool(*CARGO_FUZZ, log)
-    env, remark = toolchain(log)
     target = rust.target_dir() / "fuzz"
     host = re.search(r"^host: (\S+)$", rust.version(log), re.MULTILINE)
     if not host:
@@ -77,8 +57,8 @@ def build(log: Path) -> Built:
         tool, "fuzz", "build", "--sanitizer", "none", "--release", "--target", host[1],
         "--fuzz-dir", str(FOLDER), "--target-dir", str(target),
     ]  # fmt: skip
-    run(argv, log, cwd=REPO, env=env, what="the fuzz targets cannot be built")
-    return Built(target / host[1] / "release", remark)
+    run(argv, log, cwd=REPO, what="the fuzz targets cannot be built")
+    return target / host[1] / "release"
 
 
 def unfinished(text: str, code: int) -> list[str]:
@@ -140,20 +120,20 @@ def replay(context: Context, target: str) -> list[Result]:
     files = sorted(str(path) for folder in folders for path in folder.iterdir())
     if not files:
         return [Result(name, problems=("there is no input to replay",))]
-    argv = [str(built.folder / target), f"-timeout={INPUT_LIMIT_S}", "-rss_limit_mb=1024", *files]
+    argv = [str(built / target), f"-timeout={INPUT_LIMIT_S}", "-rss_limit_mb=1024", *files]
     artifacts = f"-artifact_prefix={context.logs}/"
     code, text = captured([*argv, artifacts], context.log, cwd=REPO, env={}, limit=REPLAY_LIMIT_S)
     problems = unfinished(text, code)
     if (ran := text.count("\nExecuted ")) != len(files) and not problems:
         problems = [f"{len(files)} inputs, but {ran} were run"]
-    return [Result(name, tuple(problems), remark="; ".join(filter(None, (f"{len(files)} inputs", built.remark))))]
+    return [Result(name, tuple(problems), remark=f"{len(files)} inputs")]
 
 
-def fuzz(log: Path, target: str, built: Built, work: Path, seconds: int, runs: int = -1) -> tuple[list[str], str]:
+def fuzz(log: Path, target: str, built: Path, work: Path, seconds: int, runs: int = -1) -> tuple[list[str], str]:
     """Fuzz a target, and keep new inputs in `work`; gives the problems and the figures."""
     work.mkdir(parents=True, exist_ok=True)
     argv = [
-        str(built.folder / target), f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={MOST_BYTES}",
+        str(built / target), f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={MOST_BYTES}",
         f"-timeout={INPUT_LIMIT_S}", "-rss_limit_mb=2048", f"-artifact_prefix={log.parent}/",
         str(work), *map(str, unpack(target, log.parent / f"inputs-{target}")),
     ]  # fmt: skip
@@ -165,8 +145,7 @@ def fuzz_case(context: Context, target: str) -> list[Result]:
     """Fuzz a target for a bounded time, from what is in the repository."""
     built = build(context.logs.parent / "fuzz-build.log")
     problems, said = fuzz(context.log, target, built, context.logs / "corpus", SECONDS, RUNS)
-    remark = "; ".join(filter(None, (said, built.remark)))
-    return [Result(f"fuzz/{target}/run", tuple(problems), remark=remark)]
+    return [Result(f"fuzz/{target}/run", tuple(problems), remark=said)]
 
 
 def cases() -> Iterable[Case]:
@@ -200,12 +179,12 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def minimise(log: Path, target: str, built: Built, work: Path) -> str:
+def minimise(log: Path, target: str, built: Path, work: Path) -> str:
     """Make the corpus in the repository the smallest that covers as much as it and `work` do."""
     fresh = log.parent / f"minimal-{target}"
     fresh.mkdir()
     # Edges alone: how often each was taken makes for ten times as many inputs. Short ones come first.
-    argv = [str(built.folder / target), "-merge=1", "-use_counters=0", f"-max_len={MOST_BYTES}", str(fresh)]
+    argv = [str(built / target), "-merge=1", "-use_counters=0", f"-max_len={MOST_BYTES}", str(fresh)]
     known = unpack(target, log.parent / f"inputs-{target}")
     run([*argv, *map(str, known), str(work)], log, cwd=REPO, what="the corpus cannot be minimised")
     pack(target, fresh)
@@ -218,12 +197,10 @@ def main(argv: list[str]) -> int:
     targets = args.targets or list(TARGETS)
     logs = new_run_dir("fuzz")
     built = build(logs / "build.log")
-    if built.remark:
-        print(built.remark)
     if args.input:
         if len(targets) != 1:
             parser().error("--input takes one target")
-        os.execv(built.folder / targets[0], [targets[0], str(args.input)])
+        os.execv(built / targets[0], [targets[0], str(args.input)])
     failed = 0
     for target in targets:
         work = rust.target_dir() / "fuzz-corpus" / target
