@@ -28,6 +28,8 @@ pub enum Op {
     Command(Command),
     /// A device raises an event.
     Fire(u32, u32),
+    /// A device raises all of its events.
+    FireAll(u32),
     /// Enable or disable an LPI, and say so.
     Enable(u32, bool),
     /// Enable or disable the LPI of an event, which a device raises before the
@@ -55,6 +57,7 @@ impl std::fmt::Debug for Op {
                 write!(f, "{name}({dw0:#x}, {dw1:#x}, {dw2:#x}, {dw3:#x})")
             }
             Self::Fire(device, event) => write!(f, "Fire({device}, {event})"),
+            Self::FireAll(device) => write!(f, "FireAll({device})"),
             Self::Enable(lpi, enabled) => write!(f, "Enable({lpi}, {enabled})"),
             Self::EnableLate(device, event, on) => write!(f, "EnableLate({device}, {event}, {on})"),
             Self::Take(vcpu) => write!(f, "Take({vcpu})"),
@@ -87,6 +90,8 @@ pub enum Strays {
 pub struct Case {
     /// LPIs, from [`FIRST`] on, each with an event of device 0 or 1.
     pub lpis: u32,
+    /// vCPUs that they are spread over, 1 to [`VCPUS`].
+    pub spread: u16,
     /// Whether there may be strays.
     pub strays: Strays,
     /// Of each vCPU: [`crate::vcpu::FakeVcpu::set_active_state`] and
@@ -121,6 +126,7 @@ pub fn run_numbers(mut numbers: impl Numbers) {
     let quirks = [quirk(), quirk(), quirk()];
     let case = Case {
         lpis: if strays == Strays::Some { 12 } else { 60 },
+        spread: VCPUS - numbers.below_u16(VCPUS),
         strays,
         quirks,
         list_registers: MOST_ACTIVE + 1 + numbers.index(8),
@@ -136,7 +142,8 @@ fn op(n: &mut impl Numbers, case: &Case) -> Op {
     let vcpu = n.below_u16(VCPUS);
     match kind {
         0..=13 => Op::Command(command(n, case, device, event)),
-        14..=20 => Op::Fire(device, event),
+        14..=19 => Op::Fire(device, event),
+        20 => Op::FireAll(device),
         21 | 22 => Op::Enable(lpi, n.once_in(2)),
         23 => Op::EnableLate(device, event, n.once_in(2)),
         24..=26 => Op::Take(vcpu),
@@ -175,6 +182,7 @@ fn command(n: &mut impl Numbers, case: &Case, device: u32, event: u32) -> Comman
 }
 
 struct Run {
+    lpis: u32,
     m: Machine,
     model: Reference,
     active: Vec<BTreeSet<u32>>,
@@ -184,7 +192,7 @@ struct Run {
 impl Run {
     fn new(case: &Case) -> Self {
         World::renew();
-        let Case { lpis, quirks, list_registers, .. } = *case;
+        let Case { lpis, spread, quirks, list_registers, .. } = *case;
         // The model knows nothing of interrupts that come later for being many.
         let config = Config {
             vcpus: VCPUS,
@@ -206,7 +214,7 @@ impl Run {
         // Two devices, whose events are spread over the vCPUs.
         let mut start = vec![cmd::mapd(0, 6), cmd::mapd(1, 6)];
         for n in 0..lpis {
-            let collection = u16::try_from(n % 3).expect("small");
+            let collection = u16::try_from(n % u32::from(spread)).expect("small");
             start.push(cmd::mapti(n % 2, n / 2, FIRST + n, collection));
         }
         for command in &start {
@@ -218,7 +226,7 @@ impl Run {
             vcpu.set_direct(direct);
         }
         let keeps_active = quirks.iter().map(|(active, _)| *active).collect();
-        Self { m, model, active: vec![BTreeSet::new(); VCPUS.into()], keeps_active }
+        Self { lpis, m, model, active: vec![BTreeSet::new(); VCPUS.into()], keeps_active }
     }
 
     fn is_off(&self, vcpu: u16) -> bool {
@@ -284,6 +292,11 @@ impl Run {
         }
     }
 
+    fn fire(&mut self, device: u32, event: u32) {
+        self.m.fire(device, event);
+        self.model.fire(device, event);
+    }
+
     /// All redistributors look at the properties again.
     fn invalidate_all(&self) {
         for vcpu in 0..VCPUS {
@@ -294,9 +307,11 @@ impl Run {
     fn step(&mut self, op: Op) {
         match op {
             Op::Command(command) => self.command(&command),
-            Op::Fire(device, event) => {
-                self.m.fire(device, event);
-                self.model.fire(device, event);
+            Op::Fire(device, event) => self.fire(device, event),
+            Op::FireAll(device) => {
+                for event in 0..self.lpis / 2 {
+                    self.fire(device, event);
+                }
             }
             Op::Enable(lpi, enabled) => {
                 self.m.set_property(lpi, priority(lpi), enabled);
@@ -317,7 +332,14 @@ impl Run {
                     return;
                 }
                 self.m.settle();
-                let got = self.m.vcpus[index].ack().map(Lpi::get);
+                let vcpu_itself = &self.m.vcpus[index];
+                // When no list register has any left, the maintenance
+                // interrupt has them filled anew.
+                let got = vcpu_itself.ack().or_else(|| {
+                    vcpu_itself.cycle(&self.m.domain);
+                    vcpu_itself.ack()
+                });
+                let got = got.map(Lpi::get);
                 let ready = self.ready(vcpu);
                 let most_urgent = ready.iter().map(|lpi| priority(*lpi)).min();
                 assert_eq!(got.map(priority), most_urgent, "{got:?} of {ready:?}");

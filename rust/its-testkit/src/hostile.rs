@@ -322,8 +322,12 @@ impl<N: Numbers> Run<N> {
 
     fn fire(&mut self) {
         let (device, event) = (self.numbers.below_u32(DEVICES), self.numbers.below_u32(EVENTS));
-        let fired = self.m.fire(device, event);
-        self.trace.say(|| format!("device {device} fires {event}: {fired}"));
+        // More than there are slots, now and then.
+        let count = if self.numbers.once_in(8) { EVENTS } else { 1 };
+        for event in (event..EVENTS).take(usize::try_from(count).expect("small")) {
+            let fired = self.m.fire(device, event);
+            self.trace.say(|| format!("device {device} fires {event}: {fired}"));
+        }
     }
 
     fn schedule(&mut self) {

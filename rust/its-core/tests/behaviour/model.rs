@@ -47,6 +47,7 @@ fn op(lpis: u32, strays: Strays) -> impl Strategy<Value = Op> {
         12 => command(lpis, strays).prop_map(Op::Command),
         12 => (0..3_u32, 0..(lpis / 2 + 2)).prop_map(|(device, event)| Op::Fire(device, event)),
         3 => (FIRST..FIRST + lpis, any::<bool>()).prop_map(|(lpi, on)| Op::Enable(lpi, on)),
+        1 => (0..3_u32).prop_map(Op::FireAll),
         1 => (0..3_u32, 0..(lpis / 2 + 2), any::<bool>())
             .prop_map(|(device, event, on)| Op::EnableLate(device, event, on)),
         4 => (0..VCPUS).prop_map(Op::Take),
@@ -84,19 +85,21 @@ proptest! {
     #[test]
     fn the_guest_sees_what_the_model_says(
         quirks in quirks(),
+        spread in 1..VCPUS + 1,
         list_registers in 4..17_usize,
         ops in ops(12, Strays::Some),
     ) {
-        run(&Case { lpis: 12, strays: Strays::Some, quirks, list_registers }, ops);
+        run(&Case { lpis: 12, spread, strays: Strays::Some, quirks, list_registers }, ops);
     }
 
     /// More LPIs than slots, none of which is pending where it is not mapped.
     #[test]
     fn the_guest_sees_what_the_model_says_with_more_lpis_than_slots(
         quirks in quirks(),
+        spread in 1..VCPUS + 1,
         list_registers in 4..12_usize,
         ops in ops(60, Strays::None),
     ) {
-        run(&Case { lpis: 60, strays: Strays::None, quirks, list_registers }, ops);
+        run(&Case { lpis: 60, spread, strays: Strays::None, quirks, list_registers }, ops);
     }
 }
