@@ -220,8 +220,12 @@ impl World {
     /// Enable or disable a host LPI in the configuration table.
     pub(crate) fn set_property(&self, lpi: u32, enabled: bool) {
         let mut disabled = lock(&self.disabled);
-        let changes = if enabled { disabled.remove(&lpi) } else { disabled.insert(lpi) };
-        assert!(changes, "host LPI {lpi}: enabled = {enabled} in the table already");
+        if enabled {
+            // Who waits for room for the INV may have enabled it before.
+            disabled.remove(&lpi);
+        } else {
+            assert!(disabled.insert(lpi), "host LPI {lpi} is disabled in the table already");
+        }
     }
 
     /// Is a host LPI enabled in the configuration table?
