@@ -34,6 +34,8 @@ const EVENTS: u32 = 40;
 const TOO_MUCH_WORK: u32 = 20_000;
 /// A GITS_CREADR beyond any queue. One within could not be told from the truth.
 pub(crate) const NO_SLOT: u64 = 1 << 19;
+/// Times that the timer goes off before an interrupt is late: it may be masked.
+const LATE: u32 = 20;
 /// More arrays than any of these guests can have its-core allocate.
 const TOO_MANY_ARRAYS: usize = 160;
 
@@ -45,6 +47,8 @@ struct Run<N> {
     active: Vec<Vec<Lpi>>,
     /// Commands that were executed or skipped, as last seen.
     commands: u64,
+    /// The configuration table was where it is not any more.
+    table_lost: bool,
     trace: Trace,
 }
 
@@ -104,7 +108,7 @@ pub fn run(mut numbers: impl Numbers) {
         vcpu.set_direct(numbers.once_in(3));
     }
     let active = vec![Vec::new(); VCPUS.into()];
-    let mut run = Run { m, numbers, active, commands: 0, trace: Trace::new() };
+    let mut run = Run { m, numbers, active, commands: 0, table_lost: false, trace: Trace::new() };
     run.trace.say(|| format!("{config:?}"));
     run.check();
     while run.numbers.more() {
@@ -324,7 +328,10 @@ impl<N: Numbers> Run<N> {
         let (device, event) = (self.numbers.below_u32(DEVICES), self.numbers.below_u32(EVENTS));
         // More than there are slots, now and then.
         let count = if self.numbers.once_in(8) { EVENTS } else { 1 };
-        for event in (event..EVENTS).take(usize::try_from(count).expect("small")) {
+        let same = self.numbers.once_in(2);
+        for n in 0..count {
+            // Or the same one again and again.
+            let event = if same { event } else { (event + n) % EVENTS };
             let fired = self.m.fire(device, event);
             self.trace.say(|| format!("device {device} fires {event}: {fired}"));
         }
@@ -398,7 +405,9 @@ impl<N: Numbers> Run<N> {
     /// away.
     fn racing_guest(&mut self) {
         let page = self.numbers.pick(&[QUEUE, QUEUE + 4096, PROPERTIES, PENDING]);
-        match self.numbers.below(5) {
+        let what = self.numbers.below(5);
+        self.table_lost |= what == 3 && page == PROPERTIES;
+        match what {
             0 => self.m.ram.set_flicker(self.numbers.pick(&[1, 0, 0xff, 0x80])),
             1 => {
                 let (at, xor) = (self.numbers.index(512), self.numbers.below_u8(255));
@@ -477,6 +486,43 @@ impl<N: Numbers> Run<N> {
                 return;
             }
         }
+    }
+
+    /// The guest sets all up again, and gets an interrupt, whatever it did
+    /// before.
+    fn goes_on(&mut self) {
+        let (device, event, lpi) = (DEVICES - 1, 5, Lpi::FIRST + 9);
+        if self.m.add_device(device, 32).is_err() {
+            // There is no LPI left for that.
+            return;
+        }
+        self.boot_again();
+        let _log = self.m.world.take_log();
+        let ctlr = self.m.gicr_read(0, GICR_CTLR, Width::Word);
+        let propbaser = PropBaser::from(self.m.gicr_read(0, GICR_PROPBASER, Width::Double));
+        if ctlr & 1 == 0 || propbaser.address().get() != PROPERTIES || self.table_lost {
+            // That can be set up once.
+            return;
+        }
+        self.m.set_property(lpi, 0, true);
+        let setup = [
+            cmd::mapc(0, 0),
+            cmd::mapd(device, 5),
+            cmd::mapti(device, event, lpi, 0),
+            cmd::clear(device, event),
+            cmd::inv(device, event),
+        ];
+        let log = self.m.run_on(0, &setup);
+        assert!(log.is_empty(), "{log:?}");
+        self.drain(0);
+        self.m.fire(device, event);
+        for _ in 0..LATE {
+            self.m.settle();
+            if self.m.drain(0).contains(&lpi) {
+                return;
+            }
+        }
+        panic!("{lpi} does not arrive any more");
     }
 
     // ---- What must hold ----
@@ -560,6 +606,9 @@ impl<N: Numbers> Run<N> {
         assert_eq!(self.m.stat("waiting"), 0, "LPIs that wait for ever");
         if !dies_early && self.m.abandoned() == 0 {
             self.m.check();
+        }
+        if !dies_early {
+            self.goes_on();
         }
         self.m.destroy();
     }
