@@ -33,7 +33,7 @@ pub enum Op {
     /// Enable or disable an LPI, and say so.
     Enable(u32, bool),
     /// Enable or disable the LPI of an event, which a device raises before the
-    /// guest says so.
+    /// guest says so, or without its saying so.
     EnableLate(u32, u32, bool),
     /// The guest takes the most urgent LPI of a vCPU, and is not done.
     Take(u16),
@@ -322,7 +322,12 @@ impl Run {
                 let Some(lpi) = self.model.lpi_of(device, event) else { return };
                 self.m.set_property(lpi, priority(lpi), enabled);
                 self.m.fire(device, event);
-                self.invalidate_all();
+                // An LPI that fires has its property read on its vCPU, and
+                // if it is enabled nothing is left to be said there.
+                let knows = self.model.target(lpi).filter(|_| enabled);
+                for vcpu in (0..VCPUS).filter(|vcpu| Some(*vcpu) != knows) {
+                    self.m.gicr_w64(vcpu, GICR_INVALLR, 0);
+                }
                 self.model.fire(device, event);
                 self.model.set_enabled(lpi, enabled);
             }

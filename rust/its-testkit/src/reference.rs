@@ -64,7 +64,9 @@ impl Reference {
         }
     }
 
-    fn target(&self, lpi: u32) -> Option<u16> {
+    /// The vCPU that an LPI is mapped to.
+    #[must_use]
+    pub fn target(&self, lpi: u32) -> Option<u16> {
         self.collections.get(self.lpis.get(&lpi)?).copied()
     }
 
