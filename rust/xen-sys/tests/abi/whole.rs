@@ -29,7 +29,8 @@ fn with_device(device: u32, events: u32) -> Guest {
 #[test]
 fn an_interrupt_from_end_to_end() {
     let _alone = alone();
-    boot();
+    // The host's tables of LPIs come with the first device, and stay.
+    drop(with_device(1, 2));
     let before = live();
     let guest = with_device(1, 2);
     assert!(guest.fire(1, 0));
