@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import unittest
+from pathlib import Path
+from unittest import mock
 
 from xenits import fuzz
 
@@ -49,6 +53,33 @@ class Reading(unittest.TestCase):
         """And nothing where there are none."""
         self.assertEqual(fuzz.figures(GOOD), "1000 runs, 333/s, 91 edges, 98 features, corpus 13")
         self.assertEqual(fuzz.figures(""), "")
+
+
+class Corpus(unittest.TestCase):
+    """The archive in the repository."""
+
+    def test_what_is_packed_comes_out_again(self) -> None:
+        """And makes the same archive whenever it is packed."""
+        with tempfile.TemporaryDirectory() as name, mock.patch.object(fuzz, "FOLDER", Path(name) / "fuzz"):
+            (Path(name) / "fuzz").mkdir()
+            made = Path(name) / "made"
+            made.mkdir()
+            for number in (2, 1, 3):
+                (made / f"{number}").write_bytes(bytes([number]) * 100)
+            fuzz.pack("some", made)
+            first = fuzz.archive("some").read_bytes()
+            [folder] = fuzz.unpack("some", Path(name) / "out")
+            self.assertEqual([p.read_bytes()[0] for p in sorted(folder.iterdir())], [1, 2, 3])
+            os.utime(made / "1", (1, 1))
+            fuzz.pack("some", made)
+            self.assertEqual(fuzz.archive("some").read_bytes(), first)
+
+    def test_regressions_are_replayed_too(self) -> None:
+        """Each target has a folder for them, if there are any."""
+        with tempfile.TemporaryDirectory() as name, mock.patch.object(fuzz, "FOLDER", Path(name)):
+            (Path(name) / "regressions/some").mkdir(parents=True)
+            folders = fuzz.unpack("some", Path(name) / "out")
+            self.assertEqual(folders[1:], [Path(name) / "regressions/some"])
 
 
 if __name__ == "__main__":

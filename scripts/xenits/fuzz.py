@@ -2,7 +2,7 @@
 """Fuzzing of its-core: the corpus replayed and some time of fuzzing as tests, and ``scripts/fuzz`` for longer.
 
 The targets are built without a sanitizer, and so by the Rust that builds all else: coverage alone needs no nightly
-one. The code under test has no unsafe code, and what ASan would cost is better spent on more runs.
+one. The code under test has no unsafe code, and with ASan a run takes four times as long.
 """
 
 from __future__ import annotations
