@@ -287,27 +287,38 @@ impl<N: Numbers> Run<N> {
             });
         }
         self.work_all();
+        // A device with more events than a vCPU has slots.
+        let mut all = vec![cmd::mapc(0, vcpu), cmd::mapd(0, 6)];
+        all.extend((0..EVENTS).map(|event| cmd::mapti(0, event, Lpi::FIRST + event, 0)));
+        let all: Vec<_> = all.iter().map(Command::encode).collect();
+        self.submit(&all);
+        self.work_all();
     }
 
     fn commands(&mut self) {
-        let size = self.queue_bytes().min(u64::from(self.m.config.queue_pages) * 4096);
-        let at = self.m.r64(GITS_CWRITER);
         let most = if self.numbers.once_in(4) { 48 } else { 4 };
         let count = 1 + self.numbers.below(most);
-        for n in 0..count {
-            let raw = self.command();
-            let offset = (at + n * COMMAND_SIZE) % size;
-            self.trace.say(|| format!("at {offset:#x}: {:x?} {:?}", raw.0, Command::decode(&raw)));
-            if self.m.ram.has(QUEUE + offset) {
-                self.m.put(0, offset, &raw);
-            }
-        }
-        self.trap(|m| {
-            m.w64(GITS_CWRITER, (at + count * COMMAND_SIZE) % size);
-        });
+        let all: Vec<_> = (0..count).map(|_| self.command()).collect();
+        self.submit(&all);
         if !self.numbers.once_in(4) {
             self.work_all();
         }
+    }
+
+    fn submit(&mut self, commands: &[RawCommand]) {
+        let size = self.queue_bytes().min(u64::from(self.m.config.queue_pages) * 4096);
+        let mut at = self.m.r64(GITS_CWRITER);
+        for raw in commands {
+            at %= size;
+            self.trace.say(|| format!("at {at:#x}: {:x?} {:?}", raw.0, Command::decode(raw)));
+            if self.m.ram.has(QUEUE + at) {
+                self.m.put(0, at, raw);
+            }
+            at += COMMAND_SIZE;
+        }
+        self.trap(|m| {
+            m.w64(GITS_CWRITER, at % size);
+        });
     }
 
     /// The guest writes to its tables.
