@@ -111,7 +111,7 @@ class Mixing(unittest.TestCase):
         self.assertEqual(self.mix(), [])
 
     def test_each_fault_of_a_mix(self) -> None:
-        self.assertIn("skipped", self.mix(skipped=10_000)[0])
+        self.assertIn("skipped", self.mix(skipped=20_000)[0])
         self.assertIn("10 kinds", self.mix(CLEAR=0)[0])
         self.assertIn("only 7 MOVALL", self.mix(MOVALL=7)[0])
 
