@@ -106,17 +106,8 @@ void xen_its_mask(const struct xen_its_domain *its, uint32_t host_lpi);
 void xen_its_tick(const struct xen_its_domain *its);
 
 /*
- * The queue slot of `locked`, which is vCPU `id`, that carries `lpi`; -1:
- * none. Its vGIC lock is held.
- */
-int32_t xen_its_slot_of(const struct xen_its_domain *its,
-                        struct vcpu *locked,
-                        uint32_t id,
-                        uint32_t lpi);
-
-/*
  * The guest is done with the LPI in `slot` of `locked`, the current vCPU,
- * and the slot is off Xen's queues. Its vGIC lock is held.
+ * and the list register is free. Its vGIC lock is held.
  */
 void xen_its_slot_done(const struct xen_its_domain *its,
                        struct vcpu *locked,
@@ -124,8 +115,37 @@ void xen_its_slot_done(const struct xen_its_domain *its,
                        uint32_t slot);
 
 /*
- * `locked`, which is vCPU `id`, is switched on; its queues have been emptied.
- * Its vGIC lock is held.
+ * Another interrupt of `locked`, the current vCPU, whose number is `id`, wants
+ * a list register: take one from an LPI that is less urgent than `priority`.
+ * -1: there is none. Its vGIC lock is held.
+ */
+int32_t xen_its_yield_slot(const struct xen_its_domain *its,
+                           struct vcpu *locked,
+                           uint32_t id,
+                           uint8_t priority);
+
+/*
+ * Does an LPI of `locked`, which is vCPU `id`, wait for a list register that is
+ * more urgent than `limit`, 0 to 256? Its vGIC lock is held.
+ */
+bool xen_its_is_urgent(const struct xen_its_domain *its,
+                       struct vcpu *locked,
+                       uint32_t id,
+                       uint32_t limit);
+
+/*
+ * `locked`, the current vCPU, whose number is `id`, is about to enter the
+ * guest: LPIs get list registers. `xen_its_svc_request_fill` asked for it, or a
+ * list register is free for which this said that LPIs wait. True: LPIs wait
+ * until a list register is free. Its vGIC lock is held.
+ */
+bool xen_its_fill(const struct xen_its_domain *its,
+                  struct vcpu *locked,
+                  uint32_t id);
+
+/*
+ * `locked`, which is vCPU `id`, goes off, or is about to be switched on: its
+ * LPIs leave the list registers. Its vGIC lock is held.
  */
 void xen_its_vcpu_reset(const struct xen_its_domain *its,
                         struct vcpu *locked,

@@ -60,6 +60,9 @@ void xen_its_svc_unlock_irqrestore(struct xen_its_lock *lock,
 /* v->arch.vgic.lock. any; after every lock above. */
 unsigned long xen_its_svc_vgic_lock(struct vcpu *v);
 void xen_its_svc_vgic_unlock(struct vcpu *v, unsigned long flags);
+/* The same where interrupts are off already. */
+void xen_its_svc_vgic_lock_in_irq(struct vcpu *v);
+void xen_its_svc_vgic_unlock_in_irq(struct vcpu *v);
 
 /* System time in nanoseconds. any */
 uint64_t xen_its_svc_now(void);
@@ -82,38 +85,39 @@ const void *xen_its_svc_page_pin(struct domain *d, uint64_t gpa);
 void xen_its_svc_page_unpin(const void *page);
 
 /*
- * Queue slots: each vCPU has XEN_ITS_SLOTS of them, each a struct
- * pending_irq that carries one LPI through Xen's in-flight and list register
- * queues. All: vgic.
+ * Slots: slot n is list register n, as far as LPIs use it. All: vgic. The
+ * functions that return an int give a slot, or -1 if there is none.
  */
-#define XEN_ITS_SLOTS 16
+#define XEN_ITS_SLOTS 16 /* more than any CPU has */
 
-/* Put LPI @lpi on the vCPU's queues through the free slot @slot. */
-void xen_its_svc_slot_queue(struct vcpu *v, uint32_t slot, uint32_t lpi,
-                            uint8_t priority);
+/* A list register of the current vCPU that nobody uses. */
+int xen_its_svc_slot_free(struct vcpu *v);
 /*
- * The LPI in @slot fired again: raise it once more when the guest took it.
- * True if that changes nothing, as it is known to be pending already.
+ * Take a list register of the current vCPU from an interrupt other than an LPI
+ * that is less urgent than @priority, and that the guest has not taken.
+ */
+int xen_its_svc_slot_displace(struct vcpu *v, uint8_t priority);
+/*
+ * Make LPI @lpi pending in the list register @slot of the current vCPU, which
+ * nobody uses.
+ */
+void xen_its_svc_slot_load(struct vcpu *v, uint32_t slot, uint32_t lpi,
+                           uint8_t priority);
+/*
+ * The LPI in @slot fired again: it is pending once more when the guest took
+ * it. True if that changes nothing, as it is known to be pending already.
  */
 bool xen_its_svc_slot_again(struct vcpu *v, uint32_t slot);
 /*
- * Take the LPI in @slot back if it has not reached a list register: true,
- * the slot is free, and the LPI was pending. False: it is in one, and nothing
- * changed. Never false for a vCPU that is off, which has no LPI in a list
- * register. While a vCPU goes off it may be, but then a request for
- * xen_its_sync() is still met.
- */
-bool xen_its_svc_slot_retract(struct vcpu *v, uint32_t slot);
-/*
- * The same for the current vCPU, list registers included. Returns a set of
+ * Take the LPI in @slot of the current vCPU back. Returns a set of
  * XEN_ITS_EVICT_*: what the LPI was.
  */
 #define XEN_ITS_EVICT_PENDING 1 /* not yet taken by the guest, or again */
 #define XEN_ITS_EVICT_ACTIVE  2 /* the guest handles it: the slot stays */
 uint32_t xen_its_svc_slot_evict(struct vcpu *v, uint32_t slot);
 /*
- * Empty @slot of a vCPU that does not run and whose queues are being
- * cleared. True when the LPI was still pending.
+ * Empty @slot of a vCPU that does not run, or of the current one, which goes
+ * off. True when the LPI was still pending.
  */
 bool xen_its_svc_slot_reset(struct vcpu *v, uint32_t slot);
 /*
@@ -121,8 +125,13 @@ bool xen_its_svc_slot_reset(struct vcpu *v, uint32_t slot);
  * or goes off. vgic
  */
 void xen_its_svc_request_sync(struct vcpu *v);
+/*
+ * Have xen_its_fill() called before this vCPU next enters the guest. False if
+ * it need not be kicked for that: it is on its way. vgic
+ */
+bool xen_its_svc_request_fill(struct vcpu *v);
 
-/* Make a vCPU notice what was queued for it. any, vGIC lock not held */
+/* Make a vCPU notice what was requested. any, vGIC lock not held */
 void xen_its_svc_kick(struct vcpu *v);
 
 /* The host ITS: GITS_CREADR as it is, the queue's slots, GITS_CWRITER. any */

@@ -47,6 +47,7 @@ impl<E: Env> Bitmap<E> {
     }
 
     /// Put `index` in. False if it was, or is out of range.
+    #[inline(always)]
     pub(crate) fn set(&mut self, index: u32) -> bool {
         let (word, bit) = place(index);
         let Some(value) = self.words.get_mut(word) else { return false };
@@ -54,7 +55,7 @@ impl<E: Env> Bitmap<E> {
             return false;
         }
         *value |= bit;
-        self.count = self.count.saturating_add(1);
+        self.count = self.count.wrapping_add(1);
         let (group, mark) = place(index >> 6);
         if let Some(summary) = self.summary.get_mut(group) {
             *summary |= mark;
@@ -84,6 +85,7 @@ impl<E: Env> Bitmap<E> {
         self.count != 0 && self.clear_slow(index)
     }
 
+    #[inline(never)]
     fn clear_slow(&mut self, index: u32) -> bool {
         let (word, bit) = place(index);
         let Some(value) = self.words.get_mut(word) else { return false };

@@ -11,9 +11,8 @@ use its_arch::{GuestPa, Lpi, RawCommand};
 
 use crate::Error;
 
-/// Queue slots for LPIs that each vCPU has. It bounds how many LPIs of one
-/// vCPU wait in the vGIC's own queues; the others wait in a bitmap. GICv3
-/// allows at most 16 list registers, so more would gain nothing.
+/// Slots for LPIs that each vCPU has: slot `n` is list register `n`, of which
+/// GICv3 allows 16 at most. LPIs that wait for one are in a bitmap.
 pub const SLOTS: usize = 16;
 
 /// How loud a line of the log is.
@@ -121,6 +120,8 @@ pub trait VgicLock<T>: Send + Sync {
     fn vcpu(&self) -> &Self::Vcpu;
     /// Take the lock, with interrupts off.
     fn lock(&self) -> Self::Guard<'_>;
+    /// Run `f` under the lock. Interrupts are off already.
+    fn with_in_irq<R>(&self, f: impl FnOnce(&mut T) -> R) -> R;
     /// The hypervisor already holds the lock: run `f` under it. `None`, and
     /// `f` is not run, when `held` is another vCPU's.
     fn with_held<R>(&self, held: &mut Self::Held, f: impl FnOnce(&mut T) -> R) -> Option<R>;
@@ -179,25 +180,32 @@ pub struct Evicted {
     pub active: bool,
 }
 
-/// The vGIC queues of one vCPU. Except for [`Vcpu::kick`], its vGIC lock is
-/// held. `slot` is below [`SLOTS`].
+/// The list registers of one vCPU, as far as LPIs use them. Except for
+/// [`Vcpu::kick`], its vGIC lock is held. `slot` is below [`SLOTS`].
 pub trait Vcpu: Send + Sync {
-    /// Queue `lpi` through a free slot.
-    fn queue(&self, slot: u8, lpi: Lpi, priority: u8);
+    /// A list register of the current vCPU that nobody uses.
+    fn free_slot(&self) -> Option<u8>;
+    /// Take a list register of the current vCPU from an interrupt other than
+    /// an LPI that is less urgent than `priority`, and that the guest has not
+    /// taken; it waits for another one.
+    fn displace(&self, priority: u8) -> Option<u8>;
+    /// Make `lpi` pending in a list register of the current vCPU that nobody
+    /// uses.
+    fn load(&self, slot: u8, lpi: Lpi, priority: u8);
     /// The LPI in the slot fired again. True: that changes nothing, because it
     /// is known to be pending already.
     fn again(&self, slot: u8) -> bool;
-    /// Take the LPI back unless it is in a list register. True: the slot is
-    /// free now.
-    fn retract(&self, slot: u8) -> bool;
-    /// Take the LPI back from the current vCPU, from a list register too.
+    /// Take the LPI back from a list register of the current vCPU.
     fn evict(&self, slot: u8) -> Evicted;
-    /// Empty the slot of a vCPU that is being reset. True: the LPI was
-    /// pending.
+    /// Empty the slot of a vCPU that goes off or is being reset. True: the LPI
+    /// was pending.
     fn reset(&self, slot: u8) -> bool;
     /// Have [`crate::Domain::sync`] called before the vCPU enters the guest,
     /// sleeps or goes off.
     fn request_sync(&self);
-    /// Make the vCPU look at its queues. Its vGIC lock is not held.
+    /// Have [`crate::Domain::fill`] called before the vCPU enters the guest.
+    /// False if the vCPU need not be kicked for that.
+    fn request_fill(&self) -> bool;
+    /// Make the vCPU look at what was requested. Its vGIC lock is not held.
     fn kick(&self);
 }

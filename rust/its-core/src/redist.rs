@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The LPI side of one vCPU's redistributor: which of its LPIs are pending,
-//! and which of those travel through the vGIC's queues.
+//! and which of those are in list registers.
 //!
 //! A pending LPI of a vCPU is in exactly one of three places:
 //!
-//! * a queue slot: in Xen's queues, or in a list register;
-//! * the `ready` bitmap: enabled when last looked at, no slot was free;
+//! * a slot, which is a list register;
+//! * the `ready` bitmap: enabled when last looked at. From there the most
+//!   urgent ones get the list registers, on the vCPU's way into the guest;
 //! * the `dormant` bitmap: disabled when last looked at.
 //!
 //! An LPI in a slot may be in `dormant` as well: it fired again and is
@@ -21,9 +22,11 @@ use crate::slots::{SlotSet, Slots};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::vlpi::PropertyTable;
 
-/// Of so many LPIs that wait for a slot the most urgent one is found. If more
-/// wait, the others have their turn later.
+/// How many LPIs that wait are looked at in one go, with interrupts off, for
+/// the most urgent ones. If more wait, the others have their turn later.
 const LOOK_AHEAD: u32 = 64;
+/// The index of no LPI.
+const NONE: u32 = u32::MAX;
 /// As many interrupts in a row that found their LPI pending already are a
 /// storm. A guest that is merely late, or was not scheduled for a while, sees
 /// fewer from devices that wait for their driver.
@@ -37,16 +40,16 @@ pub struct Counters {
     pub raised: u64,
     /// LPIs that entered a slot.
     pub queued: u64,
-    /// LPIs that fired again while in a slot.
+    /// LPIs that fired again while they were pending and enabled, or in a slot.
     pub merged: u64,
     /// LPIs that fired while disabled.
     pub disabled: u64,
-    /// LPIs that had to wait for a slot.
+    /// How often LPIs had to wait, as no list register was free.
     pub waited: u64,
     /// LPIs that the guest has finished with.
     pub done: u64,
-    /// LPIs taken back out of a slot: moved, cleared, disabled, or for one
-    /// that is more urgent.
+    /// LPIs taken back out of a slot: moved, cleared, disabled, or for an
+    /// interrupt that is more urgent.
     pub evicted: u64,
 }
 
@@ -119,8 +122,13 @@ pub struct LpiState<E: Env> {
     dormant: Bitmap<E>,
     /// Where to begin to look for the next LPI in `ready`.
     cursor: u32,
+    /// The index of the LPI that began to wait last, with its priority;
+    /// [`NONE`] if its property may have changed since.
+    latest: (u32, u8),
     /// How many commands are taking LPIs away from the vCPU.
     drains: u32,
+    /// How often LPIs stepped back into the bitmaps nevertheless.
+    stepped_back: u32,
     /// Where GICR_INVALLR goes on in `dormant`, while it is at work.
     pub(crate) refresh: Option<u32>,
     meter: Meter,
@@ -185,7 +193,9 @@ impl<E: Env> LpiState<E> {
             ready: Bitmap::new(lpis)?,
             dormant: Bitmap::new(lpis)?,
             cursor: 0,
+            latest: (NONE, 0),
             drains: 0,
+            stepped_back: 0,
             refresh: None,
             meter: Meter::default(),
             taken: [None; SLOTS],
@@ -221,10 +231,31 @@ impl<E: Env> LpiState<E> {
         self.slots.len()
     }
 
-    fn enqueue(&mut self, vcpu: &E::Vcpu, slot: u8, lpi: Lpi, priority: u8) {
-        self.slots.put(slot, lpi);
-        self.counters.queued = self.counters.queued.wrapping_add(1);
-        vcpu.queue(slot, lpi, priority);
+    /// An enabled LPI waits for a list register.
+    #[inline(always)]
+    fn wait(&mut self, vcpu: &E::Vcpu, lpi: Lpi, priority: u8) -> Raised {
+        if !self.ready.set(lpi.index()) {
+            return Raised { kick: false, wasted: true };
+        }
+        self.latest = (lpi.index(), priority);
+        Raised { kick: vcpu.request_fill(), wasted: false }
+    }
+
+    /// The same for one that was in a list register. It may have fired again
+    /// since, and be disabled by now.
+    #[inline(never)]
+    fn step_back(&mut self, vcpu: &E::Vcpu, lpi: Lpi, priority: u8) {
+        if self.dormant.contains(lpi.index()) == Some(false) {
+            self.wait(vcpu, lpi, priority);
+        }
+    }
+
+    /// A property, or what has a list register, has changed.
+    fn look_again(&mut self, vcpu: &E::Vcpu) {
+        if self.ready.count() != 0 {
+            // Whoever calls this is about to kick it, or is that vCPU.
+            let _kick = vcpu.request_fill();
+        }
     }
 
     /// A device, or an INT command, has raised an LPI, `wasted` as
@@ -277,100 +308,108 @@ impl<E: Env> LpiState<E> {
     }
 
     /// An LPI of this vCPU is pending: get it on its way.
+    #[inline(never)]
     pub(crate) fn raise(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, lpi: Lpi) -> Raised {
-        let property = table.get(lpi);
-        if !property.enabled() {
-            self.counters.disabled = self.counters.disabled.wrapping_add(1);
-            // It may have fired before, while it was enabled.
-            let waited = self.ready.clear(lpi.index());
-            let first = self.dormant.set(lpi.index());
-            return Raised { kick: false, wasted: waited || !first };
-        }
-        // It may have fired before, while it was disabled.
-        self.dormant.clear(lpi.index());
-        if let Some(slot) = self.slot_of(lpi) {
-            // If it was about to be taken away, it has come back.
-            self.unmark(slot);
-            self.counters.merged = self.counters.merged.wrapping_add(1);
-            return Raised { kick: true, wasted: vcpu.again(slot) };
-        }
-        self.place(vcpu, table, lpi, property.priority())
+        self.raise_inline(vcpu, table, lpi)
     }
 
-    /// Give an enabled LPI that is in no slot a slot, or let it wait.
-    fn place(
+    /// The same for a caller that is in a hurry.
+    #[inline(always)]
+    pub(crate) fn raise_inline(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         lpi: Lpi,
-        priority: u8,
     ) -> Raised {
-        if let Some(slot) = self.slots.free() {
-            self.ready.clear(lpi.index());
-            self.enqueue(vcpu, slot, lpi, priority);
-            return Raised { kick: true, wasted: false };
+        let property = table.get(lpi);
+        if !property.enabled() {
+            return self.raise_disabled(lpi);
         }
-        self.counters.waited = self.counters.waited.wrapping_add(1);
-        // All slots are taken: the least urgent LPI that has not reached a
-        // list register steps back, if it is less urgent than this one.
-        let mut tried = if self.drains == 0 { self.evict } else { SlotSet::ALL };
-        for _ in 0..SLOTS {
-            let victim = self
-                .slots
-                .iter()
-                .filter(|(slot, _)| !tried.contains(*slot))
-                .map(|(slot, found)| (slot, table.get(found).priority()))
-                .filter(|(_, found)| *found > priority)
-                .max_by_key(|(_, found)| *found);
-            let Some((slot, _)) = victim else { break };
-            tried.insert(slot);
-            if vcpu.retract(slot) {
-                if let Some(victim) = self.release(slot) {
-                    self.counters.evicted = self.counters.evicted.wrapping_add(1);
-                    self.ready.set(victim.index());
-                }
-                self.ready.clear(lpi.index());
-                self.enqueue(vcpu, slot, lpi, priority);
-                return Raised { kick: true, wasted: false };
-            }
+        // It may have fired before, while it was disabled.
+        self.dormant.clear(lpi.index());
+        if let Some(slot) = self.slot_of(lpi) {
+            return self.raise_again(vcpu, slot);
         }
-        Raised { kick: false, wasted: !self.ready.set(lpi.index()) }
-    }
-
-    /// Fill free slots with the most urgent LPIs that wait. True if the vCPU
-    /// has to be told.
-    #[inline]
-    fn refill(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
-        self.ready.count() != 0 && self.refill_from_ready(vcpu, table)
+        let raised = self.wait(vcpu, lpi, property.priority());
+        if raised.wasted {
+            self.counters.merged = self.counters.merged.wrapping_add(1);
+        }
+        raised
     }
 
     #[inline(never)]
-    fn refill_from_ready(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
-        let mut tell = false;
+    fn raise_disabled(&mut self, lpi: Lpi) -> Raised {
+        self.counters.disabled = self.counters.disabled.wrapping_add(1);
+        // It may have fired before, while it was enabled.
+        let waited = self.ready.clear(lpi.index());
+        let first = self.dormant.set(lpi.index());
+        Raised { kick: false, wasted: waited || !first }
+    }
+
+    #[inline(never)]
+    fn raise_again(&mut self, vcpu: &E::Vcpu, slot: u8) -> Raised {
+        // If it was about to be taken away, it has come back.
+        self.unmark(slot);
+        self.counters.merged = self.counters.merged.wrapping_add(1);
+        let wasted = vcpu.again(slot);
+        Raised { kick: !wasted, wasted }
+    }
+
+    /// The vCPU is about to enter the guest: give list registers to the most
+    /// urgent LPIs that wait. Looks at [`LOOK_AHEAD`] of them at most; if there
+    /// are more, it asks to be called again. True if LPIs wait until
+    /// a list register is free. The vCPU is the current one.
+    pub(crate) fn fill(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
+        let (index, priority) = self.latest;
+        if self.ready.count() == 1
+            && let Some(lpi) = Lpi::from_index(index)
+            && let Some(slot) = vcpu.free_slot()
+            && self.ready.clear(index)
+        {
+            // It was the only one.
+            self.load(vcpu, slot, lpi, priority);
+            return false;
+        }
+        self.fill_by_priority(vcpu, table)
+    }
+
+    #[inline]
+    fn load(&mut self, vcpu: &E::Vcpu, slot: u8, lpi: Lpi, priority: u8) {
+        self.slots.put(slot, lpi, priority);
+        self.counters.queued = self.counters.queued.wrapping_add(1);
+        vcpu.load(slot, lpi, priority);
+    }
+
+    /// The same if it takes more than a look.
+    #[inline(never)]
+    fn fill_by_priority(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
+        let mut looks = LOOK_AHEAD;
         while self.ready.count() != 0 {
-            let Some(slot) = self.slots.free() else { break };
-            tell = true;
-            let Some((lpi, priority)) = self.most_urgent(table) else {
-                // All that it looked at is disabled by now. It goes on before
-                // the vCPU enters the guest, with other work in between.
-                vcpu.request_sync();
+            let Some((lpi, priority)) = self.most_urgent(table, &mut looks) else {
+                self.look_again(vcpu);
+                break;
+            };
+            let Some(slot) = vcpu.free_slot().or_else(|| self.make_room(vcpu, priority)) else {
+                self.counters.waited = self.counters.waited.wrapping_add(1);
                 break;
             };
             self.ready.clear(lpi.index());
-            self.enqueue(vcpu, slot, lpi, priority);
+            self.cursor = lpi.index().saturating_add(1);
+            self.load(vcpu, slot, lpi, priority);
         }
-        tell
+        self.ready.count() != 0
     }
 
-    /// The enabled LPI of the lowest priority value among those that wait for
-    /// a slot; among equals each gets its turn. Those that were disabled
-    /// meanwhile become dormant. Looks at [`LOOK_AHEAD`] at most, as this
-    /// happens with interrupts off; `None` if none of those is enabled.
-    fn most_urgent(&mut self, table: &PropertyTable<E>) -> Option<(Lpi, u8)> {
+    /// The enabled LPI of the lowest priority value among those that wait;
+    /// among equals each gets its turn. Those that were disabled meanwhile
+    /// become dormant. `None` if none of those that `looks` allows to look at
+    /// is enabled.
+    fn most_urgent(&mut self, table: &PropertyTable<E>, looks: &mut u32) -> Option<(Lpi, u8)> {
         let mut best: Option<(Lpi, u8)> = None;
         // From the cursor to the end, then from the start to the cursor.
         let (mut from, mut end) = (self.cursor, u32::MAX);
-        for _ in 0..LOOK_AHEAD {
+        while *looks != 0 {
+            *looks = looks.saturating_sub(1);
             let Some(index) = self.ready.next(from).filter(|index| *index < end) else {
                 if end != u32::MAX {
                     break;
@@ -391,16 +430,67 @@ impl<E: Env> LpiState<E> {
                 }
             }
         }
-        if let Some((lpi, _)) = best {
-            self.cursor = lpi.index().saturating_add(1);
-        }
         best
     }
 
-    /// The guest is done with the LPI in `slot`, and Xen took it off its
-    /// queues. `note`: somebody waits for that, so it is noted for
-    /// [`Self::taken`].
-    pub(crate) fn done(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>, slot: u8, note: bool) {
+    /// All list registers are in use: take one for an LPI of this priority
+    /// from an interrupt that is less urgent, and that the guest has not
+    /// taken.
+    fn make_room(&mut self, vcpu: &E::Vcpu, priority: u8) -> Option<u8> {
+        self.yield_slot(vcpu, priority).or_else(|| vcpu.displace(priority))
+    }
+
+    /// Take a slot for an interrupt of this priority from an LPI that is less
+    /// urgent, and that the guest has not taken; it waits for another one. The
+    /// vCPU is the current one.
+    pub(crate) fn yield_slot(&mut self, vcpu: &E::Vcpu, priority: u8) -> Option<u8> {
+        // What leaves the vCPU must not step back into the bitmaps: see
+        // `begin_drain`.
+        if self.drains != 0 {
+            return None;
+        }
+        let mut tried = self.evict;
+        for _ in 0..SLOTS {
+            let least = self
+                .slots
+                .iter()
+                .filter(|(slot, _, found)| !tried.contains(*slot) && *found > priority)
+                .max_by_key(|(_, _, found)| *found);
+            let (slot, lpi, found) = least?;
+            tried.insert(slot);
+            let was = vcpu.evict(slot);
+            if was.active {
+                if was.pending {
+                    vcpu.again(slot);
+                }
+                continue;
+            }
+            self.counters.evicted = self.counters.evicted.wrapping_add(1);
+            self.release(slot);
+            self.step_back(vcpu, lpi, found);
+            return Some(slot);
+        }
+        None
+    }
+
+    /// Does an LPI wait that is enabled, and more urgent than `limit`? May be
+    /// wrong in saying so if very many wait.
+    pub(crate) fn any_urgent(&self, table: &PropertyTable<E>, limit: u32) -> bool {
+        let mut from = 0;
+        for _ in 0..LOOK_AHEAD {
+            let Some(index) = self.ready.next(from) else { return false };
+            from = index.saturating_add(1);
+            let property = Lpi::from_index(index).map(|lpi| table.get(lpi));
+            if property.is_some_and(|it| it.enabled() && u32::from(it.priority()) < limit) {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// The guest is done with the LPI in `slot`, and the list register is free.
+    /// `note`: somebody waits for that, so it is noted for [`Self::taken`].
+    pub(crate) fn done(&mut self, vcpu: &E::Vcpu, slot: u8, note: bool) {
         // In a set of slots, one that does not exist would be another.
         if usize::from(slot) >= SLOTS {
             return;
@@ -413,7 +503,7 @@ impl<E: Env> LpiState<E> {
                 vcpu.request_sync();
             }
         }
-        self.refill(vcpu, table);
+        self.look_again(vcpu);
     }
 
     /// Take `lpi` away from this vCPU. What has to be raised anew goes to
@@ -421,7 +511,6 @@ impl<E: Env> LpiState<E> {
     pub(crate) fn take(
         &mut self,
         vcpu: &E::Vcpu,
-        table: &PropertyTable<E>,
         lpi: Lpi,
         pending: Pending,
         displaced: &mut Displaced,
@@ -432,12 +521,11 @@ impl<E: Env> LpiState<E> {
         }
         if let Some(slot) = self.slot_of(lpi) {
             self.vacate(vcpu, slot, pending, None, displaced);
-            displaced.kick |= self.refill(vcpu, table);
         }
     }
 
-    /// Empty a slot, now or when the vCPU leaves the guest. In the latter
-    /// case `heir` gets the LPI if it is pending then.
+    /// Empty a slot when the vCPU leaves the guest. `heir` gets the LPI if it is
+    /// pending then.
     fn vacate(
         &mut self,
         vcpu: &E::Vcpu,
@@ -446,15 +534,6 @@ impl<E: Env> LpiState<E> {
         heir: Option<VcpuId>,
         displaced: &mut Displaced,
     ) {
-        if !self.evict.contains(slot) && vcpu.retract(slot) {
-            self.counters.evicted = self.counters.evicted.wrapping_add(1);
-            if let Some(lpi) = self.release(slot)
-                && pending == Pending::Keep
-            {
-                displaced.push(lpi, None);
-            }
-            return;
-        }
         if let Some(place) = self.heirs.get_mut(usize::from(slot)) {
             *place = heir;
         }
@@ -475,6 +554,7 @@ impl<E: Env> LpiState<E> {
         displaced: &mut Displaced,
     ) {
         let enabled = table.get(lpi).enabled();
+        self.latest = (NONE, 0);
         let waited =
             if enabled { self.dormant.clear(lpi.index()) } else { self.ready.clear(lpi.index()) };
         if waited {
@@ -485,7 +565,6 @@ impl<E: Env> LpiState<E> {
             && !self.evict.contains(slot)
         {
             self.vacate(vcpu, slot, Pending::Keep, None, displaced);
-            displaced.kick |= self.refill(vcpu, table);
         }
     }
 
@@ -497,32 +576,40 @@ impl<E: Env> LpiState<E> {
         table: &PropertyTable<E>,
         displaced: &mut Displaced,
     ) {
+        self.latest = (NONE, 0);
         for slot in self.slots.used().iter() {
             let disabled = self.slots.get(slot).is_some_and(|lpi| !table.get(lpi).enabled());
             if disabled && !self.evict.contains(slot) {
                 self.vacate(vcpu, slot, Pending::Keep, None, displaced);
             }
         }
-        displaced.kick |= self.refill(vcpu, table);
+        self.look_again(vcpu);
     }
 
     /// LPIs are about to leave the vCPU: from now on none steps back from a
-    /// slot into the bitmaps for one that is more urgent.
-    pub(crate) fn begin_drain(&mut self) {
+    /// slot into the bitmaps for one that is more urgent. Returns what
+    /// [`Self::end_drain`] wants to know.
+    pub(crate) fn begin_drain(&mut self) -> u32 {
         self.drains = self.drains.saturating_add(1);
+        self.stepped_back
     }
 
     /// None of the LPIs that are about to leave is left in the bitmaps: empty
-    /// the slots of those for which `wanted` holds, keeping them pending, and
-    /// fill them anew. `heir` gets those that are in a list register.
+    /// the slots of those for which `wanted` holds, keeping them pending.
+    /// `heir` gets them, if there is one. If LPIs stepped back into the bitmaps
+    /// since `begin_drain` returned `since`, because the vCPU went off: nothing
+    /// happens, and what to say the next time is returned.
     pub(crate) fn end_drain(
         &mut self,
         vcpu: &E::Vcpu,
-        table: &PropertyTable<E>,
+        since: u32,
         heir: Option<VcpuId>,
         displaced: &mut Displaced,
         wanted: impl Fn(Lpi) -> bool,
-    ) {
+    ) -> Option<u32> {
+        if self.stepped_back != since {
+            return Some(self.stepped_back);
+        }
         self.drains = self.drains.saturating_sub(1);
         for slot in self.slots.used().iter() {
             // What was about to leave before MOVALL came is not this vCPU's.
@@ -531,7 +618,7 @@ impl<E: Env> LpiState<E> {
                 self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
             }
         }
-        displaced.kick |= self.refill(vcpu, table);
+        None
     }
 
     /// Of the LPIs that are about to leave a list register, those for which
@@ -588,7 +675,7 @@ impl<E: Env> LpiState<E> {
 
     /// The vCPU is about to enter the guest: empty the slots that were to be
     /// emptied, list registers included. The vCPU is the current one.
-    pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> Displaced {
+    pub(crate) fn sync(&mut self, vcpu: &E::Vcpu) -> Displaced {
         let mut displaced = Displaced::new();
         for (lpi, heir) in core::mem::take(&mut self.leaving).into_iter().flatten() {
             // It may have been cleared or moved meanwhile.
@@ -612,12 +699,12 @@ impl<E: Env> LpiState<E> {
                 displaced.dropped = true;
             }
         }
-        self.refill(vcpu, table);
+        self.look_again(vcpu);
         displaced
     }
 
-    /// The vCPU is switched on, and its vGIC queues were emptied: queue what
-    /// is pending anew, each LPI through the slot that it has.
+    /// The vCPU goes off, or is about to be switched on: no LPI stays in a list
+    /// register.
     pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
         for slot in self.slots.used().iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
@@ -634,10 +721,11 @@ impl<E: Env> LpiState<E> {
                 }
                 vcpu.request_sync();
             } else if pending {
-                self.enqueue(vcpu, slot, lpi, table.get(lpi).priority());
+                self.step_back(vcpu, lpi, table.get(lpi).priority());
+                self.stepped_back = self.stepped_back.wrapping_add(1);
             }
         }
-        self.refill(vcpu, table);
+        self.look_again(vcpu);
     }
 
     /// Mark LPIs pending that the guest's pending table says are: bit `n` of

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Which LPI each queue slot of a vCPU carries.
+//! Which LPI is in each list register of a vCPU.
 
 use its_arch::Lpi;
 
@@ -12,8 +12,6 @@ const _: () = assert!(SLOTS <= 16, "sets of slots are 16 bits wide");
 pub(crate) struct SlotSet(u16);
 
 impl SlotSet {
-    pub(crate) const ALL: Self = Self(if SLOTS == 16 { u16::MAX } else { (1 << SLOTS) - 1 });
-
     #[inline]
     const fn bit(slot: u8) -> u16 {
         1_u16.wrapping_shl(slot as u32)
@@ -60,39 +58,37 @@ impl SlotSet {
 
 /// The slots of one vCPU.
 pub(crate) struct Slots {
-    lpis: [Lpi; SLOTS],
+    /// What each carries, with the priority that it has in the list register.
+    lpis: [(Lpi, u8); SLOTS],
     used: SlotSet,
 }
 
 impl Slots {
     /// All free.
     pub(crate) const fn new() -> Self {
-        Self { lpis: [Lpi::MIN; SLOTS], used: SlotSet(0) }
+        Self { lpis: [(Lpi::MIN, 0); SLOTS], used: SlotSet(0) }
     }
 
-    /// The slots in use, and what they carry.
+    /// The slots in use, and what they carry, with its priority.
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, Lpi)> + '_ {
-        self.used.iter().filter_map(|slot| Some((slot, *self.lpis.get(usize::from(slot))?)))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, Lpi, u8)> + '_ {
+        self.used.iter().filter_map(|slot| {
+            let (lpi, priority) = *self.lpis.get(usize::from(slot))?;
+            Some((slot, lpi, priority))
+        })
     }
 
     /// The slot that carries `lpi`.
     #[inline]
     pub(crate) fn find(&self, lpi: Lpi) -> Option<u8> {
-        self.iter().find(|(_, found)| *found == lpi).map(|(slot, _)| slot)
-    }
-
-    /// A slot that is not in use.
-    #[inline]
-    pub(crate) fn free(&self) -> Option<u8> {
-        SlotSet(SlotSet::ALL.0 & !self.used.0).first()
+        self.iter().find(|(_, found, _)| *found == lpi).map(|(slot, _, _)| slot)
     }
 
     /// Let a free slot carry `lpi`.
     #[inline]
-    pub(crate) fn put(&mut self, slot: u8, lpi: Lpi) {
+    pub(crate) fn put(&mut self, slot: u8, lpi: Lpi, priority: u8) {
         if let Some(place) = self.lpis.get_mut(usize::from(slot)) {
-            *place = lpi;
+            *place = (lpi, priority);
             self.used.insert(slot);
         }
     }
@@ -104,7 +100,7 @@ impl Slots {
             return None;
         }
         self.used.remove(slot);
-        self.lpis.get(usize::from(slot)).copied()
+        self.lpis.get(usize::from(slot)).map(|(lpi, _)| *lpi)
     }
 
     /// The slots in use.
@@ -114,7 +110,10 @@ impl Slots {
 
     /// What a slot carries, if it is in use.
     pub(crate) fn get(&self, slot: u8) -> Option<Lpi> {
-        if self.used.contains(slot) { self.lpis.get(usize::from(slot)).copied() } else { None }
+        if !self.used.contains(slot) {
+            return None;
+        }
+        self.lpis.get(usize::from(slot)).map(|(lpi, _)| *lpi)
     }
 
     /// How many are in use.

@@ -95,7 +95,7 @@ pub struct Case {
     /// Whether there may be strays.
     pub strays: Strays,
     /// Of each vCPU: [`crate::vcpu::FakeVcpu::set_active_state`] and
-    /// [`crate::vcpu::FakeVcpu::set_direct`].
+    /// [`crate::vcpu::FakeVcpu::raise_other`].
     pub quirks: [(bool, bool); 3],
     /// List registers of each CPU; more than a guest keeps active at once.
     pub list_registers: usize,
@@ -221,9 +221,11 @@ impl Run {
             assert_eq!(model.execute(command), Ok(()));
         }
         m.ok_all(&start);
-        for (vcpu, (active, direct)) in m.vcpus.iter().zip(quirks) {
+        for (vcpu, (active, other)) in m.vcpus.iter().zip(quirks) {
             vcpu.set_active_state(active);
-            vcpu.set_direct(direct);
+            if other {
+                vcpu.raise_other(0x80);
+            }
         }
         let keeps_active = quirks.iter().map(|(active, _)| *active).collect();
         Self { lpis, m, model, active: vec![BTreeSet::new(); VCPUS.into()], keeps_active }
@@ -314,12 +316,18 @@ impl Run {
                 }
             }
             Op::Enable(lpi, enabled) => {
+                if self.model.is_stray(lpi) {
+                    return;
+                }
                 self.m.set_property(lpi, priority(lpi), enabled);
                 self.invalidate_all();
                 self.model.set_enabled(lpi, enabled);
             }
             Op::EnableLate(device, event, enabled) => {
                 let Some(lpi) = self.model.lpi_of(device, event) else { return };
+                if self.model.is_stray(lpi) {
+                    return;
+                }
                 self.m.set_property(lpi, priority(lpi), enabled);
                 self.m.fire(device, event);
                 // An LPI that fires has its property read on its vCPU, and

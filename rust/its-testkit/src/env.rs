@@ -198,6 +198,11 @@ impl<T: Send> VgicLock<T> for FakeVgicLock<T> {
         VgicGuard { value: world::lock(&self.value), _held: held }
     }
 
+    fn with_in_irq<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        world::assert_in_irq("a vGIC lock is taken as if they were off");
+        f(&mut self.lock())
+    }
+
     fn with_held<R>(&self, held: &mut Held, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         if !held.is_of(&self.vcpu) {
             return None;

@@ -105,7 +105,9 @@ pub fn run(mut numbers: impl Numbers) {
     }
     for vcpu in &m.vcpus {
         vcpu.set_active_state(!numbers.once_in(3));
-        vcpu.set_direct(numbers.once_in(3));
+        if numbers.once_in(3) {
+            vcpu.raise_other(0x80);
+        }
     }
     let active = vec![Vec::new(); VCPUS.into()];
     let mut run = Run { m, numbers, active, commands: 0, table_lost: false, trace: Trace::new() };

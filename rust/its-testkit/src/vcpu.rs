@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One vCPU: Xen's vGIC queues and list registers for LPIs, and the guest
-//! that takes interrupts from them.
+//! One vCPU: its list registers, which LPIs share with other interrupts, and
+//! the guest that takes interrupts from them.
 //!
-//! It follows the vGIC of Xen 4.20: an interrupt is queued by priority until
-//! a list register is free, an LPI that fires again while it is in one is
-//! remembered by one bit, and what became of the list registers is only
-//! looked at when the guest is left.
+//! It follows the vGIC of Xen 4.20: list registers are filled on the way into
+//! the guest, an LPI that fires again while it is in one is remembered by one
+//! bit, and what became of the list registers is only looked at when the guest
+//! is left.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 
 use its_arch::{Lpi, VcpuId};
 use its_core::Domain;
-use its_core::env::{Evicted, SLOTS, Vcpu};
+use its_core::env::{Evicted, Vcpu};
 
 use crate::env::Fake;
 use crate::world::{self, VGIC_RANK, World, lock};
 
 /// Longest that a thread waits for a vGIC lock before the test has failed.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);
-/// How often entering the guest may ask for yet another [`Domain::sync`].
+/// How often entering the guest may ask for yet another [`Domain::fill`].
 /// Each may find 64 LPIs disabled, of 57344.
-const SYNCS_PER_ENTRY: u32 = 1000;
+const ROUNDS_PER_ENTRY: usize = 1000;
 
 thread_local! {
     static ME: u64 = {
@@ -48,52 +48,39 @@ pub enum Mode {
     Off,
 }
 
-/// What a slot holds.
-#[derive(Clone, Copy, Debug)]
-struct Carried {
-    lpi: Lpi,
-    priority: u8,
-    /// It fired, and no list register says so yet.
-    queued: bool,
-}
-
-/// A list register.
+/// A list register. Slot `n` is list register `n`.
 #[derive(Clone, Copy, Debug)]
 struct Register {
-    slot: u8,
-    lpi: Lpi,
+    /// `None`: an interrupt that is not an LPI.
+    lpi: Option<Lpi>,
     priority: u8,
     pending: bool,
     active: bool,
+    /// It fired again, and the list register does not say so yet.
+    again: bool,
 }
 
-/// Where an LPI is in the queues of a vCPU.
+/// Where an LPI is in a list register: what that says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// It waits for a list register.
-    Queued,
-    /// In a list register: pending, active.
-    Register {
-        /// The guest has yet to take it.
-        pending: bool,
-        /// The guest handles it.
-        active: bool,
-    },
+pub struct Place {
+    /// The guest has yet to take it.
+    pub pending: bool,
+    /// The guest handles it.
+    pub active: bool,
 }
 
 struct Queues {
     mode: Mode,
-    slots: [Option<Carried>; SLOTS],
     registers: Vec<Option<Register>>,
-    /// Slots that wait for a list register, most urgent first.
-    waiting: Vec<u8>,
+    /// LPIs wait until a list register is free.
+    more: bool,
+    /// Priorities of other interrupts that wait for a list register.
+    others: Vec<u8>,
     /// What the guest took.
     taken: Vec<Lpi>,
     /// An LPI stays active until the guest ends it. Otherwise a list register
     /// is free as soon as the guest took the LPI.
     active_state: bool,
-    /// Use a free list register at once where Xen would.
-    direct: bool,
 }
 
 struct Inner {
@@ -104,8 +91,10 @@ struct Inner {
     on_lock: Mutex<Option<Meanwhile>>,
     kicked: AtomicBool,
     sync_requested: AtomicBool,
+    fill_requested: AtomicBool,
     kicks: AtomicUsize,
     syncs: AtomicUsize,
+    fills: AtomicUsize,
 }
 
 /// What another CPU does meanwhile.
@@ -134,84 +123,20 @@ impl Drop for Held {
 }
 
 impl Queues {
-    fn carried(&mut self, slot: u8, who: &str) -> &mut Carried {
-        self.slots[usize::from(slot)]
-            .as_mut()
-            .unwrap_or_else(|| panic!("{who}: slot {slot} is free"))
+    /// The list register in which an LPI is.
+    fn used(&mut self, slot: u8, who: &str) -> &mut Register {
+        let register = self.registers.get_mut(usize::from(slot)).and_then(Option::as_mut);
+        register
+            .filter(|register| register.lpi.is_some())
+            .unwrap_or_else(|| panic!("{who}: no LPI in slot {slot}"))
     }
 
-    fn register_of(&mut self, slot: u8) -> Option<&mut Option<Register>> {
-        self.registers.iter_mut().find(|lr| lr.is_some_and(|lr| lr.slot == slot))
+    fn lpis(&self) -> impl Iterator<Item = &Register> {
+        self.registers.iter().flatten().filter(|register| register.lpi.is_some())
     }
 
-    fn wait(&mut self, slot: u8) {
-        let priority = self.slots[usize::from(slot)].expect("in use").priority;
-        let before = |other: &u8| {
-            self.slots[usize::from(*other)].is_some_and(|other| other.priority <= priority)
-        };
-        let at = self.waiting.iter().position(|other| !before(other));
-        self.waiting.insert(at.unwrap_or(self.waiting.len()), slot);
-    }
-
-    fn load(&mut self, at: usize, slot: u8) {
-        let carried = self.slots[usize::from(slot)].as_mut().expect("in use");
-        carried.queued = false;
-        self.registers[at] = Some(Register {
-            slot,
-            lpi: carried.lpi,
-            priority: carried.priority,
-            pending: true,
-            active: false,
-        });
-    }
-
-    /// Into a free list register if Xen would put it there now, else onto the
-    /// queue.
-    fn raise(&mut self, slot: u8) {
-        let free = self.registers.iter().position(Option::is_none);
-        match free {
-            Some(at) if self.direct && self.mode == Mode::Hypervisor && self.waiting.is_empty() => {
-                self.load(at, slot);
-            }
-            _ => self.wait(slot),
-        }
-    }
-
-    fn free(&mut self, slot: u8) {
-        self.slots[usize::from(slot)] = None;
-        self.waiting.retain(|waits| *waits != slot);
-    }
-
-    /// Fill the list registers; a more urgent interrupt that waits takes the
-    /// place of a less urgent one that the guest has not taken.
-    fn fill(&mut self) {
-        while let Some(&slot) = self.waiting.first() {
-            let priority = self.slots[usize::from(slot)].expect("in use").priority;
-            let at = self.registers.iter().position(Option::is_none).or_else(|| {
-                let worst = self.registers.iter().enumerate().filter_map(|(at, lr)| {
-                    let lr = lr.as_ref()?;
-                    (lr.pending && !lr.active && lr.priority > priority)
-                        .then_some((lr.priority, at))
-                });
-                worst.max().map(|(_, at)| at)
-            });
-            let Some(at) = at else { return };
-            if let Some(out) = self.registers[at].take() {
-                self.slots[usize::from(out.slot)].as_mut().expect("in use").queued = true;
-                self.wait(out.slot);
-            }
-            self.waiting.retain(|waits| *waits != slot);
-            self.load(at, slot);
-        }
-    }
-
-    fn place(&self, lpi: Lpi) -> Option<Place> {
-        let slot = self.slots.iter().position(|slot| slot.is_some_and(|slot| slot.lpi == lpi))?;
-        let register = self.registers.iter().flatten().find(|lr| usize::from(lr.slot) == slot);
-        Some(match register {
-            Some(lr) => Place::Register { pending: lr.pending, active: lr.active },
-            None => Place::Queued,
-        })
+    fn free(&self) -> Option<usize> {
+        self.registers.iter().position(Option::is_none)
     }
 }
 
@@ -224,18 +149,19 @@ impl FakeVcpu {
             owner: AtomicU64::new(0),
             queues: Mutex::new(Queues {
                 mode: Mode::Guest,
-                slots: [None; SLOTS],
                 registers: vec![None; list_registers],
-                waiting: Vec::new(),
+                more: false,
+                others: Vec::new(),
                 taken: Vec::new(),
                 active_state: true,
-                direct: false,
             }),
             on_lock: Mutex::new(None),
             kicked: AtomicBool::new(false),
             sync_requested: AtomicBool::new(false),
+            fill_requested: AtomicBool::new(false),
             kicks: AtomicUsize::new(0),
             syncs: AtomicUsize::new(0),
+            fills: AtomicUsize::new(0),
         }))
     }
 
@@ -280,6 +206,15 @@ impl FakeVcpu {
         );
     }
 
+    fn assert_current(&self, mode: Mode, who: &str) {
+        assert_eq!(
+            mode,
+            Mode::Hypervisor,
+            "{who}: {} is not the current vCPU, on its way to the guest",
+            self.0.id
+        );
+    }
+
     // ---- Knobs ----
 
     /// Whether an LPI stays active in a list register until the guest ends
@@ -288,9 +223,19 @@ impl FakeVcpu {
         lock(&self.0.queues).active_state = active;
     }
 
-    /// Whether an LPI may go to a free list register as soon as it is queued.
-    pub fn set_direct(&self, direct: bool) {
-        lock(&self.0.queues).direct = direct;
+    /// Another interrupt becomes pending, of this priority: it gets a list
+    /// register when the vCPU next enters the guest. The guest takes it, and is
+    /// done with it, before less urgent LPIs.
+    pub fn raise_other(&self, priority: u8) {
+        lock(&self.0.queues).others.push(priority);
+    }
+
+    /// How many of these are in list registers, and how many wait for one.
+    #[must_use]
+    pub fn others(&self) -> (usize, usize) {
+        let queues = lock(&self.0.queues);
+        let listed = queues.registers.iter().flatten().filter(|register| register.lpi.is_none());
+        (listed.count(), queues.others.len())
     }
 
     /// When somebody is about to take the vGIC lock the next time, have
@@ -317,47 +262,72 @@ impl FakeVcpu {
         let mut held = self.hold();
         lock(&self.0.queues).mode = Mode::Hypervisor;
         let count = lock(&self.0.queues).registers.len();
-        for at in 0..count {
-            let mut done = None;
-            {
-                let mut queues = lock(&self.0.queues);
-                if let Some(register) = queues.registers[at] {
-                    let carried = queues.carried(register.slot, "exit");
-                    let again = std::mem::take(&mut carried.queued);
-                    if register.active {
-                        if again && let Some(lr) = &mut queues.registers[at] {
-                            lr.pending = true;
-                        }
-                    } else if !register.pending {
-                        queues.registers[at] = None;
-                        if again {
-                            queues.carried(register.slot, "exit").queued = true;
-                            queues.raise(register.slot);
-                        } else {
-                            queues.free(register.slot);
-                            done = Some(register.slot);
-                        }
-                    }
-                }
+        for (slot, at) in (0_u8..).zip(0..count) {
+            let mut queues = lock(&self.0.queues);
+            let Some(register) = queues.registers[at].as_mut() else { continue };
+            let again = std::mem::take(&mut register.again);
+            if register.pending || register.lpi.is_none() {
+                continue;
             }
-            if let Some(slot) = done {
+            register.pending = again;
+            if !again && !register.active {
+                queues.registers[at] = None;
+                drop(queues);
                 domain.slot_done(&mut held, self.0.id, slot);
             }
         }
     }
 
-    /// Enter the guest, after [`Domain::sync`] if that was asked for.
+    /// Enter the guest, after [`Domain::sync`] and [`Domain::fill`] if they
+    /// were asked for.
     pub fn enter(&self, domain: &Domain<Fake>) {
         world::assert_no_lock("a vCPU enters the guest");
         if self.mode() != Mode::Hypervisor {
             return;
         }
         self.0.kicked.store(false, Ordering::SeqCst);
-        self.meet_requests(domain);
-        let _held = self.hold();
-        let mut queues = lock(&self.0.queues);
-        queues.fill();
-        queues.mode = Mode::Guest;
+        self.until_done(|| self.meet_sync(domain) || self.fill_registers(domain));
+    }
+
+    /// List registers are filled, and the guest is entered. True if it was not,
+    /// and this has to go on, after other work.
+    fn fill_registers(&self, domain: &Domain<Fake>) -> bool {
+        let mut held = self.hold();
+        self.place_others(domain, &mut held);
+        let room = {
+            let queues = lock(&self.0.queues);
+            queues.more && queues.free().is_some()
+        };
+        if self.0.fill_requested.swap(false, Ordering::SeqCst) || room {
+            self.0.fills.fetch_add(1, Ordering::Relaxed);
+            let more = domain.fill(&mut held, self.0.id);
+            lock(&self.0.queues).more = more;
+        }
+        let again = self.0.fill_requested.load(Ordering::SeqCst);
+        if !again {
+            lock(&self.0.queues).mode = Mode::Guest;
+        }
+        again
+    }
+
+    /// The other interrupts get list registers, those of less urgent LPIs if
+    /// need be.
+    fn place_others(&self, domain: &Domain<Fake>, held: &mut Held) {
+        let mut others = std::mem::take(&mut lock(&self.0.queues).others);
+        others.sort_unstable();
+        for priority in others {
+            let free = lock(&self.0.queues).free();
+            let at = free.or_else(|| domain.yield_slot(held, self.0.id, priority).map(usize::from));
+            let mut queues = lock(&self.0.queues);
+            if let Some(at) = at {
+                assert!(queues.registers[at].is_none(), "slot {at} was not given up");
+                let (pending, active, again) = (true, false, false);
+                queues.registers[at] =
+                    Some(Register { lpi: None, priority, pending, active, again });
+            } else {
+                queues.others.push(priority);
+            }
+        }
     }
 
     /// Leave the guest and enter it again. Does nothing if it is off.
@@ -378,6 +348,12 @@ impl FakeVcpu {
         (self.0.kicks.load(Ordering::Relaxed), self.0.syncs.load(Ordering::Relaxed))
     }
 
+    /// How often [`Domain::fill`] ran.
+    #[must_use]
+    pub fn fills(&self) -> usize {
+        self.0.fills.load(Ordering::Relaxed)
+    }
+
     /// The guest switches the vCPU off: LPIs leave its list registers, so that
     /// they can be had while it is off, and what it was asked for is done.
     pub fn power_off(&self, domain: &Domain<Fake>) {
@@ -386,22 +362,9 @@ impl FakeVcpu {
             return;
         }
         let mut held = self.hold();
-        let registers: Vec<_> =
-            lock(&self.0.queues).registers.iter_mut().filter_map(Option::take).collect();
-        for register in registers {
-            let mut queues = lock(&self.0.queues);
-            let carried = queues.carried(register.slot, "power_off");
-            carried.queued |= register.pending;
-            if carried.queued {
-                queues.wait(register.slot);
-            } else {
-                queues.free(register.slot);
-                drop(queues);
-                domain.slot_done(&mut held, self.0.id, register.slot);
-            }
-        }
+        domain.vcpu_reset(&mut held, self.0.id);
         drop(held);
-        self.meet_requests(domain);
+        self.until_done(|| self.meet_sync(domain));
         lock(&self.0.queues).mode = Mode::Off;
     }
 
@@ -412,33 +375,26 @@ impl FakeVcpu {
         lock(&self.0.queues).mode = Mode::Off;
     }
 
-    fn meet_requests(&self, domain: &Domain<Fake>) {
-        for round in 0.. {
-            assert!(round < SYNCS_PER_ENTRY, "{} never gets anywhere", self.0.id);
-            if !self.0.sync_requested.swap(false, Ordering::SeqCst) {
-                return;
-            }
+    /// What was asked for on the way to sleep. False if nothing was.
+    fn meet_sync(&self, domain: &Domain<Fake>) -> bool {
+        let requested = self.0.sync_requested.swap(false, Ordering::SeqCst);
+        if requested {
             self.0.syncs.fetch_add(1, Ordering::Relaxed);
             domain.sync(self.0.id);
         }
+        requested
     }
 
-    /// The guest switches the vCPU on: the vGIC empties its queues, then asks
-    /// its-core what is pending.
+    fn until_done(&self, round: impl Fn() -> bool) {
+        let rounds = (0..ROUNDS_PER_ENTRY).take_while(|_| round()).count();
+        assert!(rounds < ROUNDS_PER_ENTRY, "{} never gets anywhere", self.0.id);
+    }
+
+    /// The guest switches the vCPU on: its-core is told that its list registers
+    /// are to be emptied.
     pub fn power_on(&self, domain: &Domain<Fake>) {
         assert_eq!(self.mode(), Mode::Off, "{} is on", self.0.id);
         let mut held = self.hold();
-        {
-            let mut queues = lock(&self.0.queues);
-            let Queues { slots, registers, waiting, .. } = &mut *queues;
-            for register in registers.iter_mut() {
-                if let Some(register) = register.take() {
-                    let carried = slots[usize::from(register.slot)].as_mut().expect("in use");
-                    carried.queued |= register.pending;
-                }
-            }
-            waiting.clear();
-        }
         domain.vcpu_reset(&mut held, self.0.id);
         lock(&self.0.queues).mode = Mode::Hypervisor;
     }
@@ -451,16 +407,22 @@ impl FakeVcpu {
         let mut queues = lock(&self.0.queues);
         assert_eq!(queues.mode, Mode::Guest, "{} is not in the guest", self.0.id);
         let active_state = queues.active_state;
-        let ready = queues.registers.iter().enumerate().filter_map(|(at, lr)| {
-            let lr = lr.as_ref()?;
-            (lr.pending && !lr.active).then_some((lr.priority, lr.lpi, at))
-        });
-        let (_, lpi, at) = ready.min()?;
-        let register = queues.registers[at].as_mut().expect("pending");
-        register.pending = false;
-        register.active = active_state;
-        queues.taken.push(lpi);
-        Some(lpi)
+        loop {
+            let ready = queues.registers.iter().enumerate().filter_map(|(at, lr)| {
+                let lr = lr.as_ref()?;
+                (lr.pending && !lr.active).then_some((lr.priority, lr.lpi, at))
+            });
+            let (_, lpi, at) = ready.min()?;
+            let Some(lpi) = lpi else {
+                queues.registers[at] = None;
+                continue;
+            };
+            let register = queues.registers[at].as_mut().expect("pending");
+            register.pending = false;
+            register.active = active_state;
+            queues.taken.push(lpi);
+            return Some(lpi);
+        }
     }
 
     /// The guest ends the interrupt that it took.
@@ -471,7 +433,7 @@ impl FakeVcpu {
             return;
         }
         let register = queues.registers.iter_mut().flatten();
-        let register = { register }.find(|lr| lr.lpi == lpi && lr.active);
+        let register = { register }.find(|lr| lr.lpi == Some(lpi) && lr.active);
         register.unwrap_or_else(|| panic!("{lpi} is not active")).active = false;
     }
 
@@ -482,97 +444,116 @@ impl FakeVcpu {
 
     // ---- A look inside ----
 
-    /// Where `lpi` is in the queues, if anywhere.
+    /// Where `lpi` is in the list registers, if anywhere.
     #[must_use]
     pub fn place(&self, lpi: Lpi) -> Option<Place> {
-        lock(&self.0.queues).place(lpi)
+        let queues = lock(&self.0.queues);
+        let register = queues.lpis().find(|register| register.lpi == Some(lpi))?;
+        Some(Place { pending: register.pending, active: register.active })
     }
 
     /// How many slots are in use.
     #[must_use]
     pub fn used_slots(&self) -> usize {
-        lock(&self.0.queues).slots.iter().flatten().count()
+        lock(&self.0.queues).lpis().count()
+    }
+
+    /// Would an LPI make the hypervisor wake the vCPU up, if it slept, with its
+    /// priority mask at `limit`?
+    #[must_use]
+    pub fn has_urgent(&self, domain: &Domain<Fake>, limit: u32) -> bool {
+        let mut held = self.hold();
+        let in_register = lock(&self.0.queues)
+            .lpis()
+            .any(|register| register.pending && u32::from(register.priority) < limit);
+        in_register || domain.is_urgent(&mut held, self.0.id, limit)
     }
 
     /// Is anything left to do before the guest has seen all?
     #[must_use]
     pub fn busy(&self) -> bool {
-        let queues = lock(&self.0.queues);
         self.kicked()
             || self.0.sync_requested.load(Ordering::SeqCst)
-            || queues.slots.iter().any(Option::is_some)
+            || self.0.fill_requested.load(Ordering::SeqCst)
+            || self.used_slots() != 0
     }
 }
 
 impl Vcpu for FakeVcpu {
-    fn queue(&self, slot: u8, lpi: Lpi, priority: u8) {
-        self.assert_held("queue");
+    fn free_slot(&self) -> Option<u8> {
+        self.assert_held("free_slot");
+        let queues = lock(&self.0.queues);
+        self.assert_current(queues.mode, "free_slot");
+        queues.free().and_then(|at| u8::try_from(at).ok())
+    }
+
+    fn displace(&self, priority: u8) -> Option<u8> {
+        self.assert_held("displace");
         let mut queues = lock(&self.0.queues);
-        let at = usize::from(slot);
-        assert!(queues.slots[at].is_none(), "queue: slot {slot} is in use");
-        let other = queues.slots.iter().flatten().find(|other| other.lpi == lpi);
-        assert!(other.is_none(), "queue: {lpi} has a slot already");
-        queues.slots[at] = Some(Carried { lpi, priority, queued: true });
-        queues.raise(slot);
+        self.assert_current(queues.mode, "displace");
+        let less = |at: &usize| {
+            let register = queues.registers[*at];
+            register.is_some_and(|lr| lr.lpi.is_none() && lr.priority > priority)
+        };
+        let at = (0..queues.registers.len())
+            .filter(less)
+            .max_by_key(|at| queues.registers[*at].map(|register| register.priority))?;
+        let other = queues.registers[at].take()?;
+        queues.others.push(other.priority);
+        u8::try_from(at).ok()
+    }
+
+    fn load(&self, slot: u8, lpi: Lpi, priority: u8) {
+        self.assert_held("load");
+        let mut queues = lock(&self.0.queues);
+        self.assert_current(queues.mode, "load");
+        let twice = queues.lpis().any(|other| other.lpi == Some(lpi));
+        assert!(!twice, "load: {lpi} is in a list register already");
+        let place = &mut queues.registers[usize::from(slot)];
+        assert!(place.is_none(), "load: list register {slot} is in use");
+        let (pending, active, again) = (true, false, false);
+        *place = Some(Register { lpi: Some(lpi), priority, pending, active, again });
     }
 
     fn again(&self, slot: u8) -> bool {
         self.assert_held("again");
         let mut queues = lock(&self.0.queues);
-        let mut known = std::mem::replace(&mut queues.carried(slot, "again").queued, true);
+        let mode = queues.mode;
+        let register = queues.used(slot, "again");
         // The list registers of the current vCPU are at hand; those of others
         // are seen to when they leave their guest.
-        if queues.mode == Mode::Hypervisor
-            && let Some(Some(register)) = queues.register_of(slot)
-        {
-            known |= std::mem::replace(&mut register.pending, true);
-            queues.carried(slot, "again").queued = false;
-        }
-        known
-    }
-
-    fn retract(&self, slot: u8) -> bool {
-        self.assert_held("retract");
-        let mut queues = lock(&self.0.queues);
-        queues.carried(slot, "retract");
-        if queues.register_of(slot).is_some() {
-            return false;
-        }
-        queues.free(slot);
-        true
+        let says =
+            if mode == Mode::Hypervisor { &mut register.pending } else { &mut register.again };
+        std::mem::replace(says, true)
     }
 
     fn evict(&self, slot: u8) -> Evicted {
         self.assert_held("evict");
         let mut queues = lock(&self.0.queues);
-        assert_eq!(
-            queues.mode,
-            Mode::Hypervisor,
-            "evict: {} is not the current vCPU, on its way to the guest",
-            self.0.id
-        );
-        let queued = std::mem::take(&mut queues.carried(slot, "evict").queued);
-        let Some(place) = queues.register_of(slot) else {
-            queues.free(slot);
-            return Evicted { pending: true, active: false };
-        };
-        let register = place.as_mut().expect("found by its slot");
-        let pending = std::mem::take(&mut register.pending) || queued;
-        if register.active {
-            return Evicted { pending, active: true };
+        self.assert_current(queues.mode, "evict");
+        let register = queues.used(slot, "evict");
+        let again = std::mem::take(&mut register.again);
+        let pending = std::mem::take(&mut register.pending) || again;
+        let active = register.active;
+        if !active {
+            queues.registers[usize::from(slot)] = None;
         }
-        *place = None;
-        queues.free(slot);
-        Evicted { pending, active: false }
+        Evicted { pending, active }
     }
 
     fn reset(&self, slot: u8) -> bool {
         self.assert_held("reset");
         let mut queues = lock(&self.0.queues);
-        assert_eq!(queues.mode, Mode::Off, "reset: {} runs", self.0.id);
-        let pending = queues.carried(slot, "reset").queued;
-        queues.free(slot);
-        pending
+        assert_ne!(queues.mode, Mode::Guest, "reset: {} runs", self.0.id);
+        let register = *queues.used(slot, "reset");
+        queues.registers[usize::from(slot)] = None;
+        register.pending || register.again
+    }
+
+    fn request_fill(&self) -> bool {
+        self.assert_held("request_fill");
+        self.0.fill_requested.store(true, Ordering::SeqCst);
+        self.mode() != Mode::Hypervisor
     }
 
     fn request_sync(&self) {

@@ -326,6 +326,11 @@ pub fn in_irq<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
+/// Panic where interrupts are on.
+pub(crate) fn assert_in_irq(what: &str) {
+    assert!(IN_IRQ.get() != 0, "{what} with interrupts on");
+}
+
 /// Panic where interrupts are off.
 pub(crate) fn assert_not_atomic(what: &str) {
     assert!(IN_IRQ.get() == 0, "{what} in interrupt context");

@@ -145,6 +145,10 @@ impl<T: Send> VgicLock<T> for UnderVgic<T> {
         Guard { value: self.value(), _held: held, _lock: lock }
     }
 
+    fn with_in_irq<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        f(&mut self.lock())
+    }
+
     fn with_held<R>(&self, held: &mut Held, f: impl FnOnce(&mut T) -> R) -> Option<R> {
         if held.is_of(&self.vcpu) { Some(f(&mut self.value())) } else { None }
     }

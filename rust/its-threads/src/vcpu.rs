@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A vCPU: Xen's queue of slots, two list registers, and a guest that takes
-//! interrupts from them. The fuller model is in its-testkit.
+//! A vCPU: two list registers, and a guest that takes interrupts from them. The
+//! fuller model is in its-testkit.
 
 use std::sync::{Arc, PoisonError};
 
 use its_arch::{Lpi, VcpuId};
 use its_core::Domain;
-use its_core::env::{self, Evicted, SLOTS};
+use its_core::env::{self, Evicted};
 
 use crate::checker::{self, Mutex, MutexGuard};
 use crate::env::Checked;
@@ -27,32 +27,26 @@ pub enum Mode {
     Off,
 }
 
-/// What a slot holds.
-#[derive(Clone, Copy)]
-struct Carried {
-    lpi: Lpi,
-    priority: u8,
-    /// It fired, and no list register says so yet.
-    queued: bool,
-}
-
-/// A list register.
+/// A list register that is in use. Slot `n` is list register `n`.
 #[derive(Clone, Copy)]
 struct Register {
-    slot: u8,
+    lpi: Lpi,
+    priority: u8,
     pending: bool,
     active: bool,
+    /// It fired, and the list register does not say so yet.
+    again: bool,
 }
 
 struct State {
     mode: Mode,
     held: bool,
-    slots: [Option<Carried>; SLOTS],
     registers: [Option<Register>; REGISTERS],
     kicked: bool,
     sync_requested: bool,
-    /// More was queued than there are list registers when it entered the guest:
-    /// it leaves once one is done with (the maintenance interrupt).
+    fill_requested: bool,
+    /// More wait than there are list registers: it leaves once one is done with
+    /// (the maintenance interrupt).
     more: bool,
 }
 
@@ -86,40 +80,8 @@ impl Drop for Held {
 }
 
 impl State {
-    fn carried(&mut self, slot: u8) -> &mut Carried {
-        self.slots[usize::from(slot)].as_mut().expect("a slot in use")
-    }
-
-    fn register_of(&mut self, slot: u8) -> Option<&mut Option<Register>> {
-        self.registers.iter_mut().find(|lr| lr.is_some_and(|lr| lr.slot == slot))
-    }
-
-    /// The most urgent slot that waits for a list register.
-    fn next(&self) -> Option<u8> {
-        let in_register = |slot| self.registers.iter().flatten().any(|lr| lr.slot == slot);
-        let waiting = (0_u8..).zip(&self.slots).filter_map(|(slot, carried)| {
-            let carried = carried.as_ref()?;
-            (carried.queued && !in_register(slot)).then_some((carried.priority, slot))
-        });
-        waiting.min().map(|(_, slot)| slot)
-    }
-
-    /// What is queued goes into list registers.
-    fn fill(&mut self) {
-        for at in 0..REGISTERS {
-            if self.registers[at].is_none()
-                && let Some(slot) = self.next()
-            {
-                self.registers[at] = Some(Register { slot, pending: false, active: false });
-            }
-            if let Some(slot) = self.registers[at].map(|lr| lr.slot) {
-                let again = std::mem::take(&mut self.carried(slot).queued);
-                if let Some(lr) = &mut self.registers[at] {
-                    lr.pending |= again;
-                }
-            }
-        }
-        self.more = self.next().is_some();
+    fn used(&mut self, slot: u8) -> &mut Register {
+        self.registers[usize::from(slot)].as_mut().expect("a slot in use")
     }
 }
 
@@ -133,10 +95,10 @@ impl Vcpu {
             state: std::sync::Mutex::new(State {
                 mode: Mode::Guest,
                 held: false,
-                slots: [None; SLOTS],
                 registers: [None; REGISTERS],
                 kicked: false,
                 sync_requested: false,
+                fill_requested: false,
                 more: false,
             }),
         }))
@@ -167,20 +129,23 @@ impl Vcpu {
         assert_eq!(self.state().mode, Mode::Guest, "it is not in the guest");
         let (_lock, mut held) = self.lock();
         self.state().mode = Mode::Hypervisor;
-        for at in 0..REGISTERS {
+        for (slot, at) in (0_u8..).zip(0..REGISTERS) {
             let mut state = self.state();
-            let Some(lr) = state.registers[at].filter(|lr| !lr.pending && !lr.active) else {
+            let Some(lr) = &mut state.registers[at] else { continue };
+            let again = std::mem::take(&mut lr.again);
+            if lr.pending {
                 continue;
-            };
-            state.registers[at] = None;
-            if !state.carried(lr.slot).queued {
-                state.slots[usize::from(lr.slot)] = None;
+            }
+            lr.pending = again;
+            if !again && !lr.active {
+                state.registers[at] = None;
                 drop(state);
-                domain.slot_done(&mut held, self.0.id, lr.slot);
+                domain.slot_done(&mut held, self.0.id, slot);
             }
         }
     }
 
+    /// What was asked for on the way to sleep.
     fn meet_requests(&self, domain: &Domain<Checked>) {
         for _ in 0..SYNCS {
             if !std::mem::take(&mut self.state().sync_requested) {
@@ -194,11 +159,25 @@ impl Vcpu {
     /// Enter the guest, after what was asked for.
     fn enter(&self, domain: &Domain<Checked>) {
         self.state().kicked = false;
-        self.meet_requests(domain);
-        let (_lock, _held) = self.lock();
-        let mut state = self.state();
-        state.fill();
-        state.mode = Mode::Guest;
+        for _ in 0..SYNCS {
+            self.meet_requests(domain);
+            let (_lock, mut held) = self.lock();
+            let wanted = {
+                let mut state = self.state();
+                let room = state.more && state.registers.iter().any(Option::is_none);
+                std::mem::take(&mut state.fill_requested) || room
+            };
+            if wanted {
+                let more = domain.fill(&mut held, self.0.id);
+                self.state().more = more;
+            }
+            let mut state = self.state();
+            if !state.fill_requested && !state.sync_requested {
+                state.mode = Mode::Guest;
+                return;
+            }
+        }
+        panic!("it never gets into the guest");
     }
 
     /// Leave the guest and enter it again.
@@ -221,17 +200,7 @@ impl Vcpu {
         self.exit(domain);
         {
             let (_lock, mut held) = self.lock();
-            for at in 0..REGISTERS {
-                let mut state = self.state();
-                let Some(lr) = state.registers[at].take() else { continue };
-                let carried = state.carried(lr.slot);
-                carried.queued |= lr.pending;
-                if !carried.queued {
-                    state.slots[usize::from(lr.slot)] = None;
-                    drop(state);
-                    domain.slot_done(&mut held, self.0.id, lr.slot);
-                }
-            }
+            domain.vcpu_reset(&mut held, self.0.id);
         }
         self.meet_requests(domain);
         self.state().mode = Mode::Off;
@@ -262,13 +231,12 @@ impl Vcpu {
         assert_eq!(state.mode, Mode::Guest, "it is not in the guest");
         let ready = (0..REGISTERS).filter_map(|at| {
             let lr = state.registers[at].filter(|lr| lr.pending && !lr.active)?;
-            Some((state.slots[usize::from(lr.slot)].expect("in use").priority, at))
+            Some((lr.priority, at))
         });
         let (_, at) = ready.min()?;
         let lr = state.registers[at].as_mut().expect("found");
         (lr.pending, lr.active) = (false, true);
-        let slot = lr.slot;
-        Some(state.carried(slot).lpi)
+        Some(lr.lpi)
     }
 
     /// The guest ends the interrupts that it took.
@@ -280,52 +248,64 @@ impl Vcpu {
 }
 
 impl env::Vcpu for Vcpu {
-    fn queue(&self, slot: u8, lpi: Lpi, priority: u8) {
-        let mut state = self.queues("queue");
-        let twice = state.slots.iter().flatten().any(|other| other.lpi == lpi);
+    fn free_slot(&self) -> Option<u8> {
+        let state = self.queues("free_slot");
+        assert_eq!(state.mode, Mode::Hypervisor, "free_slot: {} is in the guest", self.0.id);
+        state.registers.iter().position(Option::is_none).and_then(|at| u8::try_from(at).ok())
+    }
+
+    fn displace(&self, _priority: u8) -> Option<u8> {
+        // There are LPIs only.
+        None
+    }
+
+    fn load(&self, slot: u8, lpi: Lpi, priority: u8) {
+        let mut state = self.queues("load");
+        assert_eq!(state.mode, Mode::Hypervisor, "load: {} is in the guest", self.0.id);
+        let twice = state.registers.iter().flatten().any(|other| other.lpi == lpi);
         assert!(!twice, "{lpi} has a slot already");
-        let before =
-            state.slots[usize::from(slot)].replace(Carried { lpi, priority, queued: true });
+        let (pending, active, again) = (true, false, false);
+        let before = state.registers[usize::from(slot)].replace(Register {
+            lpi,
+            priority,
+            pending,
+            active,
+            again,
+        });
         assert!(before.is_none(), "slot {slot} is in use");
     }
 
     fn again(&self, slot: u8) -> bool {
-        std::mem::replace(&mut self.queues("again").carried(slot).queued, true)
-    }
-
-    fn retract(&self, slot: u8) -> bool {
-        let mut state = self.queues("retract");
-        let _in_use = state.carried(slot);
-        if state.register_of(slot).is_some() {
-            return false;
-        }
-        state.slots[usize::from(slot)] = None;
-        true
+        let mut state = self.queues("again");
+        let here = state.mode == Mode::Hypervisor;
+        let lr = state.used(slot);
+        std::mem::replace(if here { &mut lr.pending } else { &mut lr.again }, true)
     }
 
     fn evict(&self, slot: u8) -> Evicted {
         let mut state = self.queues("evict");
         assert_eq!(state.mode, Mode::Hypervisor, "evict: {} is in the guest", self.0.id);
-        let queued = std::mem::take(&mut state.carried(slot).queued);
-        let Some(place) = state.register_of(slot) else {
-            state.slots[usize::from(slot)] = None;
-            return Evicted { pending: queued, active: false };
-        };
-        let lr = place.as_mut().expect("found by its slot");
-        let pending = std::mem::take(&mut lr.pending) || queued;
+        let lr = state.used(slot);
+        let pending = std::mem::take(&mut lr.pending) | std::mem::take(&mut lr.again);
         let active = lr.active;
         if !active {
-            *place = None;
-            state.slots[usize::from(slot)] = None;
+            state.registers[usize::from(slot)] = None;
         }
         Evicted { pending, active }
     }
 
     fn reset(&self, slot: u8) -> bool {
         let mut state = self.queues("reset");
-        assert_eq!(state.mode, Mode::Off, "reset: {} is on", self.0.id);
-        assert!(state.register_of(slot).is_none(), "reset: in a list register");
-        state.slots[usize::from(slot)].take().expect("a slot in use").queued
+        assert_ne!(state.mode, Mode::Guest, "reset: {} is in the guest", self.0.id);
+        let lr = *state.used(slot);
+        state.registers[usize::from(slot)] = None;
+        lr.pending || lr.again
+    }
+
+    fn request_fill(&self) -> bool {
+        let mut state = self.queues("request_fill");
+        state.fill_requested = true;
+        state.mode != Mode::Hypervisor
     }
 
     fn request_sync(&self) {

@@ -236,21 +236,8 @@ pub extern "C" fn xen_its_tick(its: &XenItsDomain) {
     }
 }
 
-/// The queue slot of `locked`, which is vCPU `id`, that carries `lpi`; -1:
-/// none. Its vGIC lock is held.
-#[unsafe(no_mangle)]
-pub extern "C" fn xen_its_slot_of(
-    its: &XenItsDomain,
-    mut locked: VgicHeld,
-    id: u32,
-    lpi: u32,
-) -> i32 {
-    let mut slot = || its.0.slot_of(&mut locked, vcpu_id(id).ok()?, Lpi::new(lpi)?);
-    slot().map_or(-1, i32::from)
-}
-
 /// The guest is done with the LPI in `slot` of `locked`, the current vCPU,
-/// and the slot is off Xen's queues. Its vGIC lock is held.
+/// and the list register is free. Its vGIC lock is held.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_slot_done(its: &XenItsDomain, mut locked: VgicHeld, id: u32, slot: u32) {
     if let (Ok(id), Ok(slot)) = (vcpu_id(id), u8::try_from(slot)) {
@@ -258,8 +245,43 @@ pub extern "C" fn xen_its_slot_done(its: &XenItsDomain, mut locked: VgicHeld, id
     }
 }
 
-/// `locked`, which is vCPU `id`, is switched on; its queues have been emptied.
-/// Its vGIC lock is held.
+/// Another interrupt of `locked`, the current vCPU, whose number is `id`, wants
+/// a list register: take one from an LPI that is less urgent than `priority`.
+/// -1: there is none. Its vGIC lock is held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_yield_slot(
+    its: &XenItsDomain,
+    mut locked: VgicHeld,
+    id: u32,
+    priority: u8,
+) -> i32 {
+    let slot = vcpu_id(id).ok().and_then(|id| its.0.yield_slot(&mut locked, id, priority));
+    slot.map_or(-1, i32::from)
+}
+
+/// Does an LPI of `locked`, which is vCPU `id`, wait for a list register that is
+/// more urgent than `limit`, 0 to 256? Its vGIC lock is held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_is_urgent(
+    its: &XenItsDomain,
+    mut locked: VgicHeld,
+    id: u32,
+    limit: u32,
+) -> bool {
+    vcpu_id(id).is_ok_and(|id| its.0.is_urgent(&mut locked, id, limit))
+}
+
+/// `locked`, the current vCPU, whose number is `id`, is about to enter the
+/// guest: LPIs get list registers. `xen_its_svc_request_fill` asked for it, or a
+/// list register is free for which this said that LPIs wait. True: LPIs wait
+/// until a list register is free. Its vGIC lock is held.
+#[unsafe(no_mangle)]
+pub extern "C" fn xen_its_fill(its: &XenItsDomain, mut locked: VgicHeld, id: u32) -> bool {
+    vcpu_id(id).is_ok_and(|id| its.0.fill(&mut locked, id))
+}
+
+/// `locked`, which is vCPU `id`, goes off, or is about to be switched on: its
+/// LPIs leave the list registers. Its vGIC lock is held.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_vcpu_reset(its: &XenItsDomain, mut locked: VgicHeld, id: u32) {
     if let Ok(id) = vcpu_id(id) {

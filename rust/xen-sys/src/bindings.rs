@@ -46,6 +46,8 @@ unsafe extern "C" {
     pub fn xen_its_svc_unlock_irqrestore(lock: *mut xen_its_lock, flags: core::ffi::c_ulong);
     pub fn xen_its_svc_vgic_lock(v: *mut vcpu) -> core::ffi::c_ulong;
     pub fn xen_its_svc_vgic_unlock(v: *mut vcpu, flags: core::ffi::c_ulong);
+    pub fn xen_its_svc_vgic_lock_in_irq(v: *mut vcpu);
+    pub fn xen_its_svc_vgic_unlock_in_irq(v: *mut vcpu);
     pub fn xen_its_svc_now() -> u64;
     pub fn xen_its_svc_relax();
     pub fn xen_its_svc_guest_read(
@@ -56,12 +58,14 @@ unsafe extern "C" {
     ) -> core::ffi::c_int;
     pub fn xen_its_svc_page_pin(d: *mut domain, gpa: u64) -> *const core::ffi::c_void;
     pub fn xen_its_svc_page_unpin(page: *const core::ffi::c_void);
-    pub fn xen_its_svc_slot_queue(v: *mut vcpu, slot: u32, lpi: u32, priority: u8);
+    pub fn xen_its_svc_slot_free(v: *mut vcpu) -> core::ffi::c_int;
+    pub fn xen_its_svc_slot_displace(v: *mut vcpu, priority: u8) -> core::ffi::c_int;
+    pub fn xen_its_svc_slot_load(v: *mut vcpu, slot: u32, lpi: u32, priority: u8);
     pub fn xen_its_svc_slot_again(v: *mut vcpu, slot: u32) -> bool;
-    pub fn xen_its_svc_slot_retract(v: *mut vcpu, slot: u32) -> bool;
     pub fn xen_its_svc_slot_evict(v: *mut vcpu, slot: u32) -> u32;
     pub fn xen_its_svc_slot_reset(v: *mut vcpu, slot: u32) -> bool;
     pub fn xen_its_svc_request_sync(v: *mut vcpu);
+    pub fn xen_its_svc_request_fill(v: *mut vcpu) -> bool;
     pub fn xen_its_svc_kick(v: *mut vcpu);
     pub fn xen_its_svc_host_creadr(its: *const host_its) -> u64;
     pub fn xen_its_svc_host_write_command(its: *mut host_its, offset: u64, command: *const u64);

@@ -40,20 +40,30 @@ impl XenVcpu {
 }
 
 impl Vcpu for XenVcpu {
-    fn queue(&self, slot: u8, lpi: Lpi, priority: u8) {
+    #[inline]
+    fn free_slot(&self) -> Option<u8> {
         // SAFETY: the vCPU exists; the trait's contract is the service's: the
-        // vGIC lock is held and the slot is free. C checks its range.
-        unsafe { bindings::xen_its_svc_slot_queue(self.raw(), slot.into(), lpi.get(), priority) }
+        // vGIC lock is held, and the vCPU is the current one.
+        let slot = unsafe { bindings::xen_its_svc_slot_free(self.raw()) };
+        u8::try_from(slot).ok()
+    }
+
+    fn displace(&self, priority: u8) -> Option<u8> {
+        // SAFETY: as for `free_slot`.
+        let slot = unsafe { bindings::xen_its_svc_slot_displace(self.raw(), priority) };
+        u8::try_from(slot).ok()
+    }
+
+    #[inline]
+    fn load(&self, slot: u8, lpi: Lpi, priority: u8) {
+        // SAFETY: as for `free_slot`, and the slot is free. C checks its range.
+        unsafe { bindings::xen_its_svc_slot_load(self.raw(), slot.into(), lpi.get(), priority) }
     }
 
     fn again(&self, slot: u8) -> bool {
-        // SAFETY: as for `queue`, and the slot is in use.
+        // SAFETY: the vCPU exists, its vGIC lock is held, and the slot is in
+        // use.
         unsafe { bindings::xen_its_svc_slot_again(self.raw(), slot.into()) }
-    }
-
-    fn retract(&self, slot: u8) -> bool {
-        // SAFETY: as for `again`.
-        unsafe { bindings::xen_its_svc_slot_retract(self.raw(), slot.into()) }
     }
 
     fn evict(&self, slot: u8) -> Evicted {
@@ -66,13 +76,20 @@ impl Vcpu for XenVcpu {
     }
 
     fn reset(&self, slot: u8) -> bool {
-        // SAFETY: as for `again`, and the vCPU does not run.
+        // SAFETY: as for `again`, and the vCPU does not run, or is the current
+        // one and goes off.
         unsafe { bindings::xen_its_svc_slot_reset(self.raw(), slot.into()) }
     }
 
     fn request_sync(&self) {
         // SAFETY: the vCPU exists and its vGIC lock is held.
         unsafe { bindings::xen_its_svc_request_sync(self.raw()) }
+    }
+
+    #[inline]
+    fn request_fill(&self) -> bool {
+        // SAFETY: the vCPU exists and its vGIC lock is held.
+        unsafe { bindings::xen_its_svc_request_fill(self.raw()) }
     }
 
     fn kick(&self) {
@@ -122,6 +139,19 @@ impl<T: Send> its_core::env::VgicLock<T> for VgicLock<T> {
         // SAFETY: the vCPU exists, and so does its lock.
         let flags = unsafe { bindings::xen_its_svc_vgic_lock(self.vcpu.raw()) };
         VgicGuard { lock: self, flags, here: PhantomData }
+    }
+
+    #[inline]
+    fn with_in_irq<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        // SAFETY: the vCPU exists, and so does its lock; the trait's contract
+        // is the service's: interrupts are off.
+        unsafe { bindings::xen_its_svc_vgic_lock_in_irq(self.vcpu.raw()) };
+        // SAFETY: the lock is held until after `f`, which cannot unwind in
+        // Xen, so nobody else has the value.
+        let result = f(unsafe { &mut *self.value.get() });
+        // SAFETY: taken above.
+        unsafe { bindings::xen_its_svc_vgic_unlock_in_irq(self.vcpu.raw()) };
+        result
     }
 
     #[inline]

@@ -110,12 +110,15 @@ pub(super) enum Leaving {
 
 /// LPIs leave a vCPU: first those in the bitmaps, in order of their numbers,
 /// then those in slots. From its making to its end, LPIs of that vCPU do not
-/// step back from a slot into the bitmaps, where it has already looked.
+/// step back from a slot into the bitmaps, where it has already looked; if they
+/// had to, because the vCPU went off, it looks once more.
 pub(crate) struct Drain {
     vcpu: VcpuId,
     leaving: Leaving,
     /// Where to go on in the bitmaps.
     from: Option<u32>,
+    /// See [`LpiState::begin_drain`].
+    since: u32,
     then: Option<Refresh>,
 }
 
@@ -126,10 +129,7 @@ impl Drain {
         domain: &Domain<E>,
         budget: &mut Budget,
     ) -> Step<Self, Option<Refresh>> {
-        let (Some(redist), Some(table)) = (domain.redist(self.vcpu), domain.properties.get())
-        else {
-            return Step::Done(self.then);
-        };
+        let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(self.then) };
         let (collection, heir) = match self.leaving {
             Leaving::Collection(collection) => (Some(collection), None),
             Leaving::All(heir) => (None, Some(heir)),
@@ -145,13 +145,15 @@ impl Drain {
             // gets it whether it is mapped or not.
             let _devices = heir.map(|_| domain.devices.lock());
             let mut displaced = Displaced::new();
+            let mut since = self.since;
             let from = redist.with(|state, vcpu| match self.from {
                 Some(from) => Some(state.take_waiting(from, &mut displaced, false, wanted)),
                 None => {
-                    state.end_drain(vcpu, table, heir, &mut displaced, wanted);
-                    None
+                    since = state.end_drain(vcpu, since, heir, &mut displaced, wanted)?;
+                    Some(Some(0))
                 }
             });
+            self.since = since;
             budget.spend(BATCH);
             for (lpi, _) in displaced.iter() {
                 if !heir.is_some_and(|heir| domain.raise_on(heir, lpi)) {
@@ -321,11 +323,11 @@ impl<E: Env> Domain<E> {
         // until all of them have arrived.
         self.drains.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if redist.with(|state, _| state.begin_drain()).is_none() {
+        let Some(since) = redist.with(|state, _| state.begin_drain()) else {
             self.drains.fetch_sub(1, Ordering::Relaxed);
             return None;
-        }
-        Some(Drain { vcpu: id, leaving, from: Some(0), then })
+        };
+        Some(Drain { vcpu: id, leaving, from: Some(0), since, then })
     }
 
     /// An LPI may be pending elsewhere than where it is mapped to.

@@ -41,10 +41,9 @@ impl<E: Env> Domain<E> {
 
     /// Take `lpi` away from where `entry` had it.
     pub(super) fn take(&self, entry: Entry, lpi: Lpi, pending: Pending) {
-        let Some(table) = self.properties.get() else { return };
         self.with_redists_of(entry, |redist| {
             let mut displaced = Displaced::new();
-            redist.with(|state, vcpu| state.take(vcpu, table, lpi, pending, &mut displaced));
+            redist.with(|state, vcpu| state.take(vcpu, lpi, pending, &mut displaced));
             self.replace(redist, &displaced);
         });
     }

@@ -205,7 +205,7 @@ impl<E: Env> Run<'_, E> {
         self.with_lpi(device, event, |_, lpi| {
             self.routed(lpi)?;
             // The guest's own doing: there is no host LPI to mask.
-            let _too_many = self.domain.deliver(lpi);
+            self.domain.trigger(lpi);
             Ok(())
         })
     }

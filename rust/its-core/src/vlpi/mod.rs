@@ -5,4 +5,4 @@ mod properties;
 mod table;
 
 pub use properties::PropertyTable;
-pub use table::{Entry, VlpiTable};
+pub use table::{Entry, EntryCell, VlpiTable};

@@ -3,7 +3,7 @@
 
 use its_arch::Lpi;
 use its_testkit::vcpu::Place;
-use its_testkit::{Config, Machine, cmd};
+use its_testkit::{Config, Machine, cmd, world};
 
 #[test]
 fn a_device_raises_an_event_and_the_guest_takes_it() {
@@ -64,10 +64,7 @@ fn an_lpi_that_fires_while_it_is_handled_comes_once_more() {
         m.settle();
         if active_state {
             assert_eq!(m.vcpus[0].ack(), None, "it is active");
-            assert_eq!(
-                m.vcpus[0].place(lpi),
-                Some(Place::Register { pending: true, active: true })
-            );
+            assert_eq!(m.vcpus[0].place(lpi), Some(Place { pending: true, active: true }));
         }
         m.vcpus[0].eoi(lpi);
         m.expect(&[8192], &[]);
@@ -150,8 +147,8 @@ fn an_interrupt_of_nobody_is_counted_and_dropped() {
 fn an_lpi_that_is_not_mapped_is_dropped() {
     let m = Machine::booted(Config::default());
     let unrouted = m.stat("unrouted");
-    m.domain.deliver(Lpi::new(8192).expect("an LPI"));
-    m.domain.deliver(Lpi::new(u32::MAX).expect("an LPI"));
+    world::in_irq(|| m.domain.deliver(Lpi::new(8192).expect("an LPI")));
+    world::in_irq(|| m.domain.deliver(Lpi::new(u32::MAX).expect("an LPI")));
     m.expect(&[], &[]);
     assert_eq!(m.stat("unrouted"), unrouted + 2);
     m.destroy();

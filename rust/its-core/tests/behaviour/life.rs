@@ -11,7 +11,7 @@ use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::Pace;
 use its_testkit::machine::{DOMAIN_ID, PROPERTIES};
 use its_testkit::vcpu::FakeVcpu;
-use its_testkit::{Config, Fake, Machine, World, cmd};
+use its_testkit::{Config, Fake, Machine, World, cmd, world};
 
 #[test]
 fn a_host_that_cannot_be_set_up_leaves_nothing() {
@@ -67,7 +67,7 @@ fn a_domain_cannot_have_more_itses_than_the_host() {
     let domain = Domain::<Fake>::new(&host, guest(), none).expect("an empty domain");
     assert_eq!(domain.its_read(0, 0, Width::Word), Err(Error::NotFound));
     assert!(!domain.work(&host));
-    domain.deliver(Lpi::MIN);
+    world::in_irq(|| domain.deliver(Lpi::MIN));
     domain.dump(&host);
     while domain.relinquish(&host) {}
 }
@@ -232,11 +232,12 @@ fn nothing_is_delivered_to_a_domain_that_is_dying() {
     while m.domain.relinquish(&m.host) {}
     assert!(!m.fire(5, 0));
     // An interrupt that was on its way.
-    m.domain.deliver(Lpi::MIN);
+    world::in_irq(|| m.domain.deliver(Lpi::MIN));
     m.domain.sync(VcpuId::new(0));
     let mut held = m.vcpus[0].hold();
-    assert_eq!(m.domain.slot_of(&mut held, VcpuId::new(0), Lpi::MIN), None);
+    assert!(!m.domain.is_urgent(&mut held, VcpuId::new(0), 256));
     m.domain.slot_done(&mut held, VcpuId::new(0), 0);
+    assert!(!m.domain.fill(&mut held, VcpuId::new(0)));
     drop(held);
     m.expect(&[], &[]);
     m.domain.dump(&m.host);
@@ -310,16 +311,19 @@ fn the_lock_of_another_vcpu_is_not_mistaken_for_ones_own() {
     m.map(5, 1, 8192);
     m.fire(5, 0);
     let mut held = m.vcpus[1].hold();
-    assert_eq!(m.domain.slot_of(&mut held, VcpuId::new(0), Lpi::MIN), None);
+    assert!(!m.domain.is_urgent(&mut held, VcpuId::new(0), 256));
     m.domain.slot_done(&mut held, VcpuId::new(0), 0);
     m.domain.vcpu_reset(&mut held, VcpuId::new(0));
+    assert_eq!(m.domain.yield_slot(&mut held, VcpuId::new(0), 0), None);
+    assert!(!m.domain.fill(&mut held, VcpuId::new(0)));
     drop(held);
     let mut held = m.vcpus[0].hold();
-    assert_eq!(m.domain.slot_of(&mut held, VcpuId::new(0), Lpi::MIN), Some(0));
+    assert!(m.domain.is_urgent(&mut held, VcpuId::new(0), 256));
     // Slots and vCPUs that do not exist.
     m.domain.slot_done(&mut held, VcpuId::new(0), 16);
     m.domain.slot_done(&mut held, VcpuId::new(0), u8::MAX);
     m.domain.slot_done(&mut held, VcpuId::new(9), 0);
+    assert!(!m.domain.fill(&mut held, VcpuId::new(9)));
     drop(held);
     m.domain.sync(VcpuId::new(9));
     m.expect(&[8192], &[]);

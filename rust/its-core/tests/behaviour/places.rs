@@ -22,8 +22,8 @@ enum At {
     Dormant,
     /// In the bitmap, as all slots are in use.
     Ready,
-    /// In a slot, waiting for a list register.
-    Queued,
+    /// In the bitmap, as the vCPU is in the guest.
+    Fresh,
     /// In a list register, not taken.
     Pending,
     /// Taken by the guest. It is not pending.
@@ -38,7 +38,7 @@ enum At {
 const ALL: [At; 7] = [
     At::Dormant,
     At::Ready,
-    At::Queued,
+    At::Fresh,
     At::Pending,
     At::Active,
     At::ActivePending,
@@ -76,22 +76,25 @@ impl At {
                     m.fire(6, event);
                 }
                 m.fire(5, 0);
-                assert_eq!(m.stat("waiting"), 1);
+                m.settle();
+                assert_eq!(place(), None);
+                assert_eq!(m.stat("waiting"), 13);
             }
-            At::Queued => {
+            At::Fresh => {
                 m.fire(5, 0);
-                assert_eq!(place(), Some(Place::Queued));
+                assert_eq!(place(), None);
+                assert_eq!(m.stat("waiting"), 1);
             }
             At::Pending => {
                 m.fire(5, 0);
                 m.settle();
-                assert_eq!(place(), Some(Place::Register { pending: true, active: false }));
+                assert_eq!(place(), Some(Place { pending: true, active: false }));
             }
             At::Active => {
                 m.fire(5, 0);
                 m.settle();
                 assert!(m.vcpus[0].ack().is_some());
-                assert_eq!(place(), Some(Place::Register { pending: false, active: true }));
+                assert_eq!(place(), Some(Place { pending: false, active: true }));
             }
             At::ActivePending => {
                 m.fire(5, 0);
@@ -99,14 +102,14 @@ impl At {
                 assert!(m.vcpus[0].ack().is_some());
                 m.fire(5, 0);
                 m.settle();
-                assert_eq!(place(), Some(Place::Register { pending: true, active: true }));
+                assert_eq!(place(), Some(Place { pending: true, active: true }));
             }
             At::ActiveAgain => {
                 m.fire(5, 0);
                 m.settle();
                 assert!(m.vcpus[0].ack().is_some());
                 m.fire(5, 0);
-                assert_eq!(place(), Some(Place::Register { pending: false, active: true }));
+                assert_eq!(place(), Some(Place { pending: false, active: true }));
             }
         }
         m
@@ -660,7 +663,7 @@ fn moved_away_from_a_vcpu_that_is_off() {
             // What is in a list register of a vCPU that stopped can only be
             // had when it is on again.
             let early = mine(&m, 1);
-            if clean || matches!(at, At::Ready | At::Queued) {
+            if clean || matches!(at, At::Ready | At::Fresh) {
                 assert_eq!(early, at.once(), "{at:?} {clean} {mover:?}");
             }
             m.vcpus[0].power_on(&m.domain);

@@ -48,16 +48,17 @@ fn the_most_urgent_come_first_however_many_are_pending() {
 }
 
 #[test]
-fn an_urgent_lpi_takes_the_slot_of_one_that_waits() {
+fn an_urgent_lpi_takes_the_list_register_of_one_that_is_not() {
     let m = machine(Config::default(), 20, |event| if event == 19 { 0 } else { 0xa0 });
     for event in 0..16 {
         m.fire(5, event);
     }
     m.settle();
-    assert_eq!(m.vcpus[0].used_slots(), 16);
+    assert_eq!((m.vcpus[0].used_slots(), m.stat("waiting")), (4, 12));
     m.fire(5, 19);
-    assert_eq!(place(&m, 8211), Some(Place::Queued), "it is not behind the others");
-    assert_eq!(m.stat("waiting"), 1);
+    m.settle();
+    assert_eq!((m.vcpus[0].used_slots(), m.stat("waiting")), (4, 13));
+    assert!(place(&m, 8211).is_some(), "it is not behind the others");
     // It is the next that the guest takes, though list registers were full.
     assert_eq!(m.take(0), Some(8211));
     let mut rest = m.drain(0);
@@ -67,34 +68,133 @@ fn an_urgent_lpi_takes_the_slot_of_one_that_waits() {
 }
 
 #[test]
-fn an_lpi_that_is_as_urgent_waits() {
-    let m = machine(Config::default(), 20, |_| 0xa0);
-    for event in 0..17 {
+fn the_least_urgent_of_all_gives_way() {
+    let priorities = [0xb0, 0xd0, 0xa0, 0xc0, 0x10, 0x20, 0x30];
+    let m =
+        machine(Config::default(), 7, |event| priorities[usize::try_from(event).expect("small")]);
+    for event in 0..4 {
         m.fire(5, event);
     }
-    assert_eq!(place(&m, 8208), None);
-    assert_eq!(m.stat("waiting"), 1);
-    assert_eq!(m.drain(0), (8192..8209).collect::<Vec<_>>());
+    m.settle();
+    for (urgent, out) in [(4, 1), (5, 3), (6, 0)] {
+        m.fire(5, urgent);
+        m.settle();
+        assert_eq!(place(&m, 8192 + out), None);
+        assert_eq!(m.vcpus[0].used_slots(), 4);
+    }
+    assert_eq!(m.stat("evicted"), 3, "more than had to gave way");
+    assert_eq!(m.drain(0), [8196, 8197, 8198, 8194, 8192, 8195, 8193]);
     m.destroy();
 }
 
 #[test]
-fn nothing_can_be_taken_back_from_list_registers_that_are_all_in_use() {
-    let config = Config { list_registers: 16, ..Config::default() };
-    let m = machine(config, 20, |event| if event >= 18 { 0 } else { 0xa0 });
-    for event in 0..16 {
+fn an_lpi_that_is_as_urgent_waits() {
+    let m = machine(Config::default(), 20, |_| 0xa0);
+    for event in 0..4 {
         m.fire(5, event);
     }
     m.settle();
+    m.fire(5, 16);
+    m.settle();
+    assert_eq!(place(&m, 8208), None);
+    assert_eq!((m.stat("waiting"), m.stat("evicted")), (1, 0));
+    assert_eq!(m.drain(0), [8192, 8193, 8194, 8195, 8208]);
+    m.destroy();
+}
+
+#[test]
+fn nothing_can_be_taken_back_that_the_guest_handles() {
+    let m = machine(Config::default(), 20, |event| if event >= 18 { 0 } else { 0xa0 });
+    for event in 0..4 {
+        m.fire(5, event);
+    }
+    m.settle();
+    for event in 0..4 {
+        assert_eq!(m.vcpus[0].ack(), Lpi::new(8192 + event));
+    }
+    // One of them fires again meanwhile.
+    m.fire(5, 1);
+    m.settle();
     m.fire(5, 18);
-    m.fire(5, 17);
-    m.fire(5, 19);
-    assert_eq!(m.stat("waiting"), 3);
-    // As soon as one is done, the most urgent that waits gets its slot.
-    assert_eq!(m.take(0), Some(8192));
-    assert_eq!(m.take(0), Some(8210));
-    assert_eq!(m.take(0), Some(8211));
-    assert_eq!(m.drain(0).len(), 16);
+    m.settle();
+    assert_eq!((m.stat("waiting"), m.stat("evicted")), (1, 0));
+    assert_eq!(place(&m, 8193), Some(Place { pending: true, active: true }));
+    for event in 0..4 {
+        m.vcpus[0].eoi(Lpi::new(8192 + event).expect("an LPI"));
+    }
+    m.vcpus[0].cycle(&m.domain);
+    // The urgent one came in, and the other was not forgotten.
+    assert_eq!(m.drain(0), [8210, 8193]);
+    m.destroy();
+}
+
+#[test]
+fn other_interrupts_and_lpis_take_list_registers_from_each_other() {
+    let m = machine(Config::default(), 20, |event| if event >= 10 { 0x20 } else { 0xa0 });
+    let vcpu = &m.vcpus[0];
+    // Less urgent LPIs give way.
+    for event in 0..4 {
+        m.fire(5, event);
+    }
+    m.settle();
+    vcpu.raise_other(0x80);
+    vcpu.raise_other(0x60);
+    vcpu.cycle(&m.domain);
+    assert_eq!(vcpu.others(), (2, 0));
+    assert_eq!((vcpu.used_slots(), m.stat("waiting")), (2, 2));
+    // More urgent ones take them back, the least urgent first.
+    for event in 10..13 {
+        m.fire(5, event);
+    }
+    m.settle();
+    assert_eq!(vcpu.others(), (1, 1), "of all the LPIs of 0xa0, and the interrupt of 0x80");
+    assert_eq!((vcpu.used_slots(), m.stat("waiting")), (3, 4));
+    assert!([8202, 8203, 8204].iter().all(|lpi| place(&m, *lpi).is_some()));
+    // What is as urgent waits, on both sides.
+    vcpu.raise_other(0x20);
+    m.fire(5, 13);
+    m.settle();
+    vcpu.cycle(&m.domain);
+    assert_eq!(vcpu.others(), (0, 3), "{}", vcpu.used_slots());
+    let mut rest = m.drain(0);
+    rest.sort_unstable();
+    assert_eq!(rest, [8192, 8193, 8194, 8195, 8202, 8203, 8204, 8205]);
+    assert_eq!(vcpu.others(), (0, 0));
+    m.destroy();
+}
+
+#[test]
+fn an_lpi_that_waits_alone_gets_the_priority_that_it_has_by_then() {
+    for command in [cmd::inv(5, 0), cmd::invall(0)] {
+        let config = Config { list_registers: 1, ..Config::default() };
+        let m = machine(config, 2, |event| if event == 0 { 0xa0 } else { 0x50 });
+        m.fire(5, 0);
+        m.set_property(8192, 0x10, true);
+        m.ok(command);
+        m.settle();
+        m.fire(5, 1);
+        m.settle();
+        assert_eq!(m.drain(0), [8192, 8193], "{command:?}");
+        assert_eq!(m.stat("evicted"), 0, "{command:?}");
+        m.destroy();
+    }
+}
+
+#[test]
+fn a_vcpu_does_not_sleep_while_an_urgent_lpi_waits() {
+    let m = machine(Config::default(), 8, |event| u8::try_from(event * 0x10).expect("small"));
+    let vcpu = &m.vcpus[0];
+    assert!(!vcpu.has_urgent(&m.domain, 256));
+    m.fire(5, 3);
+    assert!(vcpu.has_urgent(&m.domain, 0x38) && !vcpu.has_urgent(&m.domain, 0x30));
+    m.settle();
+    // In a list register.
+    assert!(vcpu.has_urgent(&m.domain, 0x38) && !vcpu.has_urgent(&m.domain, 0x30));
+    m.fire(5, 2);
+    assert!(vcpu.has_urgent(&m.domain, 0x28) && !vcpu.has_urgent(&m.domain, 0x20));
+    // Disabled, as the guest says so without a command.
+    m.set_property(8194, 0x20, false);
+    assert!(!vcpu.has_urgent(&m.domain, 0x30));
     m.destroy();
 }
 
@@ -104,7 +204,8 @@ fn the_priority_is_what_the_guest_wrote_last() {
     for event in 0..20 {
         m.fire(5, event);
     }
-    // Four wait; the guest makes the last one urgent.
+    m.settle();
+    // All but four wait; the guest makes the last one urgent.
     m.set_property(8211, 0x10, true);
     m.settle();
     let got = m.drain(0);
@@ -120,7 +221,8 @@ fn lpis_that_wait_and_are_disabled_meanwhile_are_passed_over() {
     for event in 0..40 {
         m.fire(5, event);
     }
-    assert_eq!(m.stat("waiting"), 24);
+    m.settle();
+    assert_eq!(m.stat("waiting"), 36);
     for lpi in (8192..8232).step_by(2) {
         m.disable(lpi);
     }
@@ -147,10 +249,11 @@ fn slots_that_are_emptied_are_filled_again() {
         for event in 0..20 {
             m.fire(5, event);
         }
-        m.ok(command);
-        assert_eq!(m.vcpus[0].used_slots(), 16, "{command:?}");
-        assert_eq!(m.stat("waiting"), 3, "{command:?}");
         m.settle();
+        m.ok(command);
+        m.settle();
+        assert_eq!(m.vcpus[0].used_slots(), 4, "{command:?}");
+        assert_eq!(m.stat("waiting"), 15, "{command:?}");
         let (first, second) = (m.drain(0), m.drain(1));
         assert_eq!(first.len(), 19, "{command:?}");
         let moved = matches!(command, its_arch::Command::Movi { .. });

@@ -84,7 +84,7 @@ fn place(m: &Machine, lpi: u32) -> Option<Place> {
     m.vcpus[0].place(Lpi::new(lpi).expect("an LPI"))
 }
 
-const IN_REGISTER: Option<Place> = Some(Place::Register { pending: true, active: false });
+const IN_REGISTER: Option<Place> = Some(Place { pending: true, active: false });
 
 #[test]
 fn movall_and_what_is_still_in_a_list_register() {

@@ -116,7 +116,6 @@ fn an_lpi_that_is_in_a_list_register() {
 #[test]
 fn an_lpi_that_the_current_vcpu_has_in_a_list_register() {
     let m = machine();
-    m.vcpus[0].set_direct(true);
     m.vcpus[0].exit(&m.domain);
     storm(&m, 0);
     assert_masked(&m, 0);
@@ -149,7 +148,8 @@ fn an_lpi_that_waits_for_a_slot() {
     for event in 0..17 {
         m.fire(5, event);
     }
-    assert_eq!(m.stat("waiting"), 1);
+    m.settle();
+    assert_eq!(m.stat("waiting"), 13);
     storm(&m, 16);
     assert_masked(&m, 16);
     assert_eq!(m.stat("lpis"), 17 + 16);

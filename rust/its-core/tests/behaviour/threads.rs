@@ -55,7 +55,9 @@ impl Rig {
     fn new(vcpus: u16, events: u32) -> Self {
         let m = Machine::booted(Config { vcpus, id_bits: 14, ..Config::default() });
         for (index, vcpu) in m.vcpus.iter().enumerate() {
-            vcpu.set_direct(index % 2 == 0);
+            if index % 2 == 0 {
+                vcpu.raise_other(0x80);
+            }
             vcpu.set_active_state(index % 3 != 2);
         }
         m.ok(cmd::mapd(5, 7));

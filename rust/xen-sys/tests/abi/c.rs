@@ -41,8 +41,19 @@ unsafe extern "C" {
     pub fn xen_its_deliver(its: *const XenItsDomain, lpi: u32) -> bool;
     pub fn xen_its_mask(its: *const XenItsDomain, host_lpi: u32);
     pub fn xen_its_tick(its: *const XenItsDomain);
-    pub fn xen_its_slot_of(its: *const XenItsDomain, locked: *const Vcpu, id: u32, lpi: u32)
-    -> i32;
+    pub fn xen_its_fill(its: *const XenItsDomain, locked: *const Vcpu, id: u32) -> bool;
+    pub fn xen_its_yield_slot(
+        its: *const XenItsDomain,
+        locked: *const Vcpu,
+        id: u32,
+        priority: u8,
+    ) -> i32;
+    pub fn xen_its_is_urgent(
+        its: *const XenItsDomain,
+        locked: *const Vcpu,
+        id: u32,
+        limit: u32,
+    ) -> bool;
     pub fn xen_its_slot_done(its: *const XenItsDomain, locked: *const Vcpu, id: u32, slot: u32);
     pub fn xen_its_vcpu_reset(its: *const XenItsDomain, locked: *const Vcpu, id: u32);
     pub fn xen_its_sync(its: *const XenItsDomain, id: u32);

@@ -209,29 +209,31 @@ impl Guest {
         &self.vcpus[usize::try_from(id).expect("small")]
     }
 
-    /// A vCPU leaves and enters the guest: what is queued gets into list
-    /// registers.
-    pub fn cycle(&self, id: u32) {
+    /// A vCPU enters the guest.
+    pub fn enter(&self, id: u32) {
         let vcpu = self.vcpu(id);
         vcpu.take_kick();
-        let flags = irqs_off();
+        let off = irqs_off();
         if vcpu.locked(|queues| std::mem::take(&mut queues.sync)) {
             // SAFETY: the domain exists.
             unsafe { c::xen_its_sync(self.its, id) };
         }
-        vcpu.locked(|queues| {
-            for slot in queues.slots.iter_mut().filter(|slot| slot.lpi != 0) {
-                slot.listed = true;
-            }
-        });
-        irqs_restore(flags);
+        let flags = vcpu.lock();
+        let room = vcpu.with(|queues| queues.more && queues.slots.iter().any(|slot| slot.lpi == 0));
+        if vcpu.with(|queues| std::mem::take(&mut queues.fill)) || room {
+            // SAFETY: the domain exists, and the lock is held.
+            let more = unsafe { c::xen_its_fill(self.its, &raw const *vcpu, id) };
+            vcpu.with(|queues| queues.more = more);
+        }
+        vcpu.unlock(flags);
+        irqs_restore(off);
     }
 
     /// The guest takes the most urgent LPI in a list register, and is not
     /// done with it.
     pub fn take(&self, id: u32) -> Option<u32> {
         self.vcpu(id).locked(|queues| {
-            let ready = queues.slots.iter_mut().filter(|slot| slot.listed && slot.pending);
+            let ready = queues.slots.iter_mut().filter(|slot| slot.pending);
             let slot = ready.min_by_key(|slot| slot.priority)?;
             (slot.pending, slot.active) = (false, true);
             Some(slot.lpi)
@@ -242,17 +244,15 @@ impl Guest {
     pub fn end(&self, id: u32, lpi: u32) {
         let vcpu = self.vcpu(id);
         let flags = vcpu.lock();
-        // SAFETY: the domain exists, and the lock is held.
-        let slot = unsafe { c::xen_its_slot_of(self.its, &raw const *vcpu, id, lpi) };
-        let slot = u32::try_from(slot).expect("it has a slot");
-        let gone = vcpu.with(|queues| {
-            let slot = &mut queues.slots[usize::try_from(slot).expect("small")];
-            assert_eq!(slot.lpi, lpi);
+        let (slot, gone) = vcpu.with(|queues| {
+            let at = queues.slots.iter().position(|slot| slot.lpi == lpi).expect("it has a slot");
+            let slot = &mut queues.slots[at];
             slot.active = false;
-            if !slot.pending {
+            let gone = !slot.pending;
+            if gone {
                 *slot = Slot::default();
             }
-            slot.lpi == 0
+            (u32::try_from(at).expect("small"), gone)
         });
         if gone {
             // SAFETY: the domain exists, the lock is held, the slot is empty.
@@ -261,11 +261,31 @@ impl Guest {
         vcpu.unlock(flags);
     }
 
+    /// Another interrupt of a vCPU wants a list register.
+    pub fn yield_slot(&self, id: u32, priority: u8) -> Option<u32> {
+        let vcpu = self.vcpu(id);
+        let flags = vcpu.lock();
+        // SAFETY: the domain exists, and the lock is held.
+        let slot = unsafe { c::xen_its_yield_slot(self.its, &raw const *vcpu, id, priority) };
+        vcpu.unlock(flags);
+        u32::try_from(slot).ok()
+    }
+
+    /// Does an LPI wait that is more urgent than `limit`?
+    pub fn is_urgent(&self, id: u32, limit: u32) -> bool {
+        let vcpu = self.vcpu(id);
+        let flags = vcpu.lock();
+        // SAFETY: the domain exists, and the lock is held.
+        let urgent = unsafe { c::xen_its_is_urgent(self.its, &raw const *vcpu, id, limit) };
+        vcpu.unlock(flags);
+        urgent
+    }
+
     /// The guest takes all LPIs of a vCPU.
     pub fn drain(&self, id: u32) -> Vec<u32> {
         let mut all = Vec::new();
         loop {
-            self.cycle(id);
+            self.enter(id);
             let Some(lpi) = self.take(id) else { return all };
             self.end(id, lpi);
             all.push(lpi);

@@ -87,15 +87,16 @@ extern "C" fn xen_its_svc_page_unpin(page: *const c_void) {
 
 // ---- struct vcpu ----
 
-/// A `struct pending_irq`; `lpi` is 0 in a free slot.
+/// List registers of a CPU.
+pub const REGISTERS: usize = 4;
+
+/// A list register; `lpi` is 0 in one that is free.
 #[derive(Clone, Copy, Default)]
 pub struct Slot {
     /// The LPI it carries.
     pub lpi: u32,
     /// Its priority.
     pub priority: u8,
-    /// It is in a list register.
-    pub listed: bool,
     /// The guest has yet to take it.
     pub pending: bool,
     /// The guest is handling it.
@@ -105,10 +106,14 @@ pub struct Slot {
 /// What a vCPU's vGIC lock protects.
 #[derive(Default)]
 pub struct Queues {
-    /// The slots.
-    pub slots: [Slot; 16],
+    /// The list registers.
+    pub slots: [Slot; REGISTERS],
     /// `xen_its_sync` is asked for.
     pub sync: bool,
+    /// `xen_its_fill` is asked for.
+    pub fill: bool,
+    /// It said that LPIs wait until a list register is free.
+    pub more: bool,
 }
 
 /// A vCPU.
@@ -176,7 +181,31 @@ extern "C" fn xen_its_svc_vgic_unlock(v: &Vcpu, flags: c_ulong) {
 }
 
 #[unsafe(no_mangle)]
-extern "C" fn xen_its_svc_slot_queue(v: &Vcpu, slot: u32, lpi: u32, priority: u8) {
+extern "C" fn xen_its_svc_vgic_lock_in_irq(v: &Vcpu) {
+    assert!(!irqs_on(), "interrupts are on");
+    let _off = v.lock();
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_vgic_unlock_in_irq(v: &Vcpu) {
+    // They stay off.
+    v.unlock(0);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_slot_free(v: &Vcpu) -> i32 {
+    let free = v.with(|queues| queues.slots.iter().position(|slot| slot.lpi == 0));
+    free.map_or(-1, |at| i32::try_from(at).expect("small"))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_slot_displace(_: &Vcpu, _: u8) -> i32 {
+    // There are LPIs only.
+    -1
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_slot_load(v: &Vcpu, slot: u32, lpi: u32, priority: u8) {
     v.slot(slot, |slot| {
         assert_eq!(slot.lpi, 0, "the slot is in use");
         *slot = Slot { lpi, priority, pending: true, ..Slot::default() };
@@ -195,18 +224,6 @@ extern "C" fn xen_its_svc_slot_again(v: &Vcpu, slot: u32) -> bool {
 extern "C" fn xen_its_svc_request_tick(d: &Domain, after: u64) {
     assert!(!d.pages.is_empty(), "this is no domain");
     assert!(after < 1_000_000_000, "a timer for {after} ns");
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn xen_its_svc_slot_retract(v: &Vcpu, slot: u32) -> bool {
-    v.slot(slot, |slot| {
-        assert_ne!(slot.lpi, 0, "the slot is free");
-        let queued = !slot.listed;
-        if queued {
-            *slot = Slot::default();
-        }
-        queued
-    })
 }
 
 #[unsafe(no_mangle)]
@@ -229,6 +246,12 @@ extern "C" fn xen_its_svc_slot_reset(v: &Vcpu, slot: u32) -> bool {
 #[unsafe(no_mangle)]
 extern "C" fn xen_its_svc_request_sync(v: &Vcpu) {
     v.with(|queues| queues.sync = true);
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_request_fill(v: &Vcpu) -> bool {
+    v.with(|queues| queues.fill = true);
+    true
 }
 
 #[unsafe(no_mangle)]

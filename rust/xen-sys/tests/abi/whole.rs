@@ -9,7 +9,7 @@ use its_testkit::{cmd, scaled};
 
 use crate::c;
 use crate::guest::{Guest, ID_BITS, VCPUS, boot};
-use crate::machine::pinned;
+use crate::machine::{REGISTERS, pinned};
 use crate::services::{alone, disabled, fail_after, live, take_log};
 
 /// Virtual LPIs are numbered from here.
@@ -38,7 +38,7 @@ fn an_interrupt_from_end_to_end() {
     assert_eq!(guest.drain(0), [FIRST]);
     // It fires again while the guest handles it.
     assert!(guest.fire(1, 1));
-    guest.cycle(0);
+    guest.enter(0);
     assert_eq!(guest.take(0), Some(FIRST + 1));
     assert!(guest.fire(1, 1));
     guest.end(0, FIRST + 1);
@@ -73,11 +73,30 @@ fn an_lpi_in_a_list_register_moves() {
     let _alone = alone();
     let guest = with_device(3, 1);
     guest.fire(3, 0);
-    guest.cycle(0);
+    guest.enter(0);
     guest.command(&[cmd::movi(3, 0, 1)]);
     assert!(guest.vcpus[0].locked(|queues| queues.sync), "nobody asked for a sync");
-    guest.cycle(0);
+    guest.enter(0);
     assert_eq!((guest.drain(0), guest.drain(1)), (vec![], vec![FIRST]));
+}
+
+#[test]
+fn an_urgent_interrupt_takes_a_list_register_from_an_lpi() {
+    let _alone = alone();
+    let guest = with_device(9, 5);
+    for event in 0..5 {
+        guest.set_property(FIRST + event, 0xa0, true);
+        assert!(guest.fire(9, event));
+    }
+    assert!(guest.is_urgent(0, 0xa1) && !guest.is_urgent(0, 0xa0));
+    guest.enter(0);
+    // One waits still. None gives way to what is as urgent.
+    assert!(guest.is_urgent(0, 0xa1) && !guest.is_urgent(1, 256));
+    assert_eq!(guest.yield_slot(0, 0xa0), None);
+    let slot = guest.yield_slot(0, 0x98).expect("they are less urgent");
+    assert!(usize::try_from(slot).is_ok_and(|slot| slot < REGISTERS));
+    assert_eq!(guest.drain(0).len(), 5);
+    assert!(!guest.is_urgent(0, 256));
 }
 
 #[test]
@@ -86,6 +105,7 @@ fn what_is_pending_outlives_a_reset() {
     let guest = with_device(4, 2);
     guest.fire(4, 0);
     guest.fire(4, 1);
+    guest.enter(0);
     let vcpu = &guest.vcpus[0];
     let flags = vcpu.lock();
     // SAFETY: the domain exists, and the lock is held.
@@ -185,8 +205,13 @@ fn a_lock_of_another_vcpu_opens_nothing() {
     let flags = other.lock();
     // SAFETY: the domain exists, and this vCPU's lock is held.
     unsafe {
-        assert_eq!(c::xen_its_slot_of(guest.its, &raw const *other, 0, FIRST), -1);
-        assert_eq!(c::xen_its_slot_of(guest.its, &raw const *other, 1, FIRST), -1);
+        assert!(!c::xen_its_is_urgent(guest.its, &raw const *other, 0, 256));
+        assert!(!c::xen_its_is_urgent(guest.its, &raw const *other, 1, 256));
+        assert!(!c::xen_its_is_urgent(guest.its, &raw const *other, VCPUS, 256));
+        assert!(!c::xen_its_fill(guest.its, &raw const *other, 0));
+        assert!(!c::xen_its_fill(guest.its, &raw const *other, u32::MAX));
+        assert_eq!(c::xen_its_yield_slot(guest.its, &raw const *other, 0, 0), -1);
+        assert_eq!(c::xen_its_yield_slot(guest.its, &raw const *other, u32::MAX, 0), -1);
         c::xen_its_slot_done(guest.its, &raw const *other, 0, 0);
         c::xen_its_vcpu_reset(guest.its, &raw const *other, 0);
     }

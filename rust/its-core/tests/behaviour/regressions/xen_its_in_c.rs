@@ -181,7 +181,7 @@ fn xen_its_c_3a_9_moved_again_and_again_while_it_fires() {
             m.settle();
             let places = m.vcpus.iter().filter_map(|vcpu| vcpu.place(lpi));
             let places: Vec<Place> = places.collect();
-            assert_eq!(places, [Place::Register { pending: true, active: false }]);
+            assert_eq!(places, [Place { pending: true, active: false }]);
             assert!(m.vcpus[usize::from(to)].place(lpi).is_some());
         }
         if round % 5 == 4 {
