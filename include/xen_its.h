@@ -208,7 +208,8 @@ int32_t xen_its_gicr_write(const struct xen_its_domain *its,
 /*
  * Assign the device that host ITS `vits` knows as `device`, with `events`
  * events at least, to the domain. One that is assigned already is shared:
- * functions with the same DeviceID announce it one by one.
+ * functions with the same DeviceID announce it one by one. 1: it is not yet,
+ * call again with the same arguments; nothing is lost if nobody does.
  */
 int32_t xen_its_device_add(const struct xen_its_domain *its,
                            uint32_t vits,
@@ -216,8 +217,9 @@ int32_t xen_its_device_add(const struct xen_its_domain *its,
                            uint32_t events);
 
 /*
- * Take it away again, or one of the functions that share it. -ENOENT when it
- * is not the domain's.
+ * Take it away again, or one of the functions that share it. 1: that has not
+ * begun, call again. 0: it is not the caller's any more; call `xen_its_work`
+ * for what is left over. -ENOENT when it was not announced.
  */
 int32_t xen_its_device_remove(const struct xen_its_domain *its,
                               uint32_t vits,

@@ -22,11 +22,6 @@ impl Budget {
         Self(TRAP)
     }
 
-    /// For what the hypervisor itself asked for, and waits for.
-    pub(crate) const fn unlimited() -> Self {
-        Self(u32::MAX)
-    }
-
     pub(crate) const fn spend(&mut self, units: u32) {
         self.0 = self.0.saturating_sub(units);
     }

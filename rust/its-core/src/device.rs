@@ -30,11 +30,11 @@ impl DeviceKey {
 
 /// A device that is assigned to a domain.
 pub(crate) struct Device<E: Env> {
-    /// Its mapping on the host ITS.
-    pub(crate) host: HostDevice<E>,
+    /// Its mapping on the host ITS, unless that is on its way, or failed.
+    pub(crate) host: Option<HostDevice<E>>,
     /// How often hypercalls announced it: functions that share a DeviceID do
     /// so one by one. 0: it came with the hardware domain's MAPD, and goes
-    /// with it.
+    /// with it; or a hypercall has yet to come back for it.
     pub(crate) announcements: u32,
     /// Number of EventID bits of the guest's MAPD; `None`: not mapped.
     pub(crate) mapped: Option<EventBits>,
@@ -45,7 +45,12 @@ pub(crate) struct Device<E: Env> {
 impl<E: Env> Device<E> {
     /// The host LPI of `event`, if the guest may use that event.
     pub(crate) fn host_lpi(&self, event: EventId) -> Option<its_arch::Lpi> {
-        if self.mapped?.contains(event) { self.host.lpi(event) } else { None }
+        if self.mapped?.contains(event) { self.host.as_ref()?.lpi(event) } else { None }
+    }
+
+    /// How many events it has on the host.
+    pub(crate) fn events(&self) -> u32 {
+        self.host.as_ref().map_or(0, HostDevice::events)
     }
 }
 

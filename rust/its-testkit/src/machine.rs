@@ -35,6 +35,10 @@ pub const TABLES: u64 = 0x6000_0000;
 /// nanoseconds.
 pub const TIME_BETWEEN_STEPS: u64 = 1_000_000;
 
+/// What it takes until a hypercall that had more to do comes again, in
+/// nanoseconds.
+const TIME_BETWEEN_CALLS: u64 = 20_000;
+
 /// What to make a [`Machine`] of.
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
@@ -411,20 +415,43 @@ impl Machine {
         self.set_property(lpi, 0xa0, false);
     }
 
-    /// Announce a device of virtual ITS 0.
+    /// Announce a device of virtual ITS 0, in as many steps as it takes.
     ///
     /// # Errors
     /// Those of [`Domain::add_device`].
     pub fn add_device(&self, device: u32, events: u64) -> Result<(), Error> {
+        while self.begin_add(device, events)? {
+            self.world.advance(TIME_BETWEEN_CALLS);
+        }
+        Ok(())
+    }
+
+    /// A step of that. True if there is more to do.
+    ///
+    /// # Errors
+    /// Those of [`Domain::add_device`].
+    pub fn begin_add(&self, device: u32, events: u64) -> Result<bool, Error> {
         world::assert_no_lock("a hypercall");
         self.domain.add_device(&self.host, 0, DeviceId::new(device), events)
     }
 
-    /// Take a device of virtual ITS 0 away.
+    /// Take a device of virtual ITS 0 away, in as many steps as it takes.
     ///
     /// # Errors
     /// Those of [`Domain::remove_device`].
     pub fn remove_device(&self, device: u32) -> Result<(), Error> {
+        while self.begin_remove(device)? {
+            self.world.advance(TIME_BETWEEN_CALLS);
+        }
+        self.work();
+        Ok(())
+    }
+
+    /// A step of that. True if it has not begun.
+    ///
+    /// # Errors
+    /// Those of [`Domain::remove_device`].
+    pub fn begin_remove(&self, device: u32) -> Result<bool, Error> {
         world::assert_no_lock("a hypercall");
         self.domain.remove_device(&self.host, 0, DeviceId::new(device))
     }

@@ -137,8 +137,10 @@ impl Rig {
             write(gits::GITS_CBASER, cbaser.into());
             self.its_write(index, gits::GITS_CTLR, Width::Word, 1);
             let number = u16::try_from(index).expect("few");
-            let announced = self.domain.add_device(&self.host, number, DeviceId::new(device), 32);
-            announced.expect("a new device");
+            let add = || self.domain.add_device(&self.host, number, DeviceId::new(device), 32);
+            while add().expect("a new device") {
+                thread::yield_now();
+            }
             let mut commands: Vec<Command> = (0..self.vcpus.len())
                 .filter_map(|vcpu| u16::try_from(vcpu).ok())
                 .map(|vcpu| cmd::mapc(vcpu, vcpu))
@@ -202,6 +204,15 @@ impl Rig {
     pub fn its_write(&self, vits: usize, offset: u64, width: Width, value: u64) {
         let more = self.domain.its_write(&self.host, vits, offset, width, value);
         self.work(more.expect("a legal access"));
+    }
+
+    /// A hypercall takes the device of virtual ITS 0 away.
+    pub fn remove_device(&self) {
+        let remove = || self.domain.remove_device(&self.host, 0, DeviceId::new(DEVICE));
+        while remove().expect("it is there") {
+            thread::yield_now();
+        }
+        self.work(true);
     }
 
     /// Read a register of virtual ITS 0.

@@ -373,7 +373,8 @@ pub extern "C" fn xen_its_gicr_write(
 
 /// Assign the device that host ITS `vits` knows as `device`, with `events`
 /// events at least, to the domain. One that is assigned already is shared:
-/// functions with the same DeviceID announce it one by one.
+/// functions with the same DeviceID announce it one by one. 1: it is not yet,
+/// call again with the same arguments; nothing is lost if nobody does.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_device_add(
     its: &XenItsDomain,
@@ -382,13 +383,14 @@ pub extern "C" fn xen_its_device_add(
     events: u32,
 ) -> i32 {
     let add = || its.0.add_device(host()?, vits_index(vits)?, DeviceId::new(device), events.into());
-    outcome(add())
+    add().map_or_else(errno, i32::from)
 }
 
-/// Take it away again, or one of the functions that share it. -ENOENT when it
-/// is not the domain's.
+/// Take it away again, or one of the functions that share it. 1: that has not
+/// begun, call again. 0: it is not the caller's any more; call `xen_its_work`
+/// for what is left over. -ENOENT when it was not announced.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_device_remove(its: &XenItsDomain, vits: u32, device: u32) -> i32 {
     let remove = || its.0.remove_device(host()?, vits_index(vits)?, DeviceId::new(device));
-    outcome(remove())
+    remove().map_or_else(errno, i32::from)
 }

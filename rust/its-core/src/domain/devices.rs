@@ -6,15 +6,17 @@ use its_arch::{CollectionId, DeviceId, EventBits, EventId, Lpi, VcpuId};
 
 use crate::Error;
 use crate::budget::{Budget, Step};
-use crate::device::{Device, DeviceKey};
-use crate::domain::{Domain, Job};
+use crate::device::{Device, DeviceKey, Devices};
+use crate::domain::Domain;
 use crate::env::{Env, Lock};
-use crate::host::{Host, HostDevice, Transit, lpis_for};
+use crate::host::lpi::BLOCK;
+use crate::host::{Host, HostDevice, Preparation, Transit, lpis_for};
 use crate::redist::Pending;
 use crate::vlpi::Entry;
 
-/// A device is mapped or unmapped: first its events are unmapped, then the
-/// host is told, if anything changes for it.
+/// A device is mapped or unmapped: what takes memory comes first, then its
+/// events are unmapped, then the host is told; as far as that changes
+/// anything. It is in the map of devices all that time.
 pub(crate) struct DeviceJob<E: Env> {
     plan: Plan<E>,
     stage: Stage<E>,
@@ -23,21 +25,22 @@ pub(crate) struct DeviceJob<E: Env> {
 /// What a device is to be in the end.
 struct Plan<E: Env> {
     key: DeviceKey,
-    /// The guest maps it with so many EventID bits; `None`: it unmaps it.
+    /// The guest maps it with so many EventID bits; `None`: it does not.
     bits: Option<EventBits>,
-    announcements: u32,
     /// What it takes from the guest's allowance of host LPIs.
     charged: u32,
-    /// What replaces its mapping on the host, which is too small.
-    grown: Option<HostDevice<E>>,
+    /// What replaces its mapping on the host, if there is one.
+    new: Option<HostDevice<E>>,
 }
 
 /// How far it is.
 enum Stage<E: Env> {
+    /// What it takes to map it on the host is gathered. It is as it was.
+    Prepare(Preparation),
     /// Its events are unmapped; those below this one are.
     Events(u32),
-    /// It leaves the host. If that is because it could not be kept, why.
-    Remove(Transit<E>, Option<Error>),
+    /// It leaves the host.
+    Remove(Transit<E>),
     /// It is mapped on the host.
     Install(Transit<E>),
     /// That is all.
@@ -45,11 +48,16 @@ enum Stage<E: Env> {
 }
 
 impl<E: Env> DeviceJob<E> {
+    /// The device.
+    pub(crate) const fn key(&self) -> DeviceKey {
+        self.plan.key
+    }
+
     /// Go on. Trap context.
     ///
     /// # Errors
-    /// Those of [`Transit::advance`], [`Error::NoMemory`].
-    pub(super) fn advance(
+    /// Those of [`Preparation::advance`] and of [`Transit::advance`].
+    pub(crate) fn advance(
         self,
         domain: &Domain<E>,
         host: &Host<E>,
@@ -58,15 +66,19 @@ impl<E: Env> DeviceJob<E> {
         let Self { mut plan, mut stage } = self;
         while !budget.is_spent() {
             stage = match stage {
+                Stage::Prepare(preparation) => match preparation.advance(host, budget) {
+                    Step::More(rest) => Stage::Prepare(rest),
+                    Step::Done(result) => plan.after_preparing(domain, result),
+                },
                 Stage::Events(from) => match domain.unmap_events(host, plan.key, from, budget) {
                     Some(next) => Stage::Events(next),
-                    None => plan.after_events(domain),
+                    None => plan.after_events(domain, host),
                 },
-                Stage::Remove(transit, why) => match transit.advance(host, budget) {
+                Stage::Remove(transit) => match transit.advance(host, budget) {
                     Step::More(rest) => {
-                        return Step::More(Self { plan, stage: Stage::Remove(rest, why) });
+                        return Step::More(Self { plan, stage: Stage::Remove(rest) });
                     }
-                    Step::Done(_) => plan.after_removal(host, why),
+                    Step::Done(_) => plan.install(host),
                 },
                 Stage::Install(transit) => match transit.advance(host, budget) {
                     Step::More(rest) => {
@@ -82,26 +94,49 @@ impl<E: Env> DeviceJob<E> {
 }
 
 impl<E: Env> Plan<E> {
-    /// All events are unmapped.
-    fn after_events(&mut self, domain: &Domain<E>) -> Stage<E> {
-        let mut devices = domain.devices.lock();
-        let Some(known) = devices.map.get_mut(self.key) else { return Stage::End(Ok(())) };
-        self.announcements = known.announcements;
-        if self.grown.is_none() && (self.bits.is_some() || known.announcements != 0) {
-            known.mapped = self.bits;
-            return Stage::End(Ok(()));
-        }
-        match devices.remove(self.key) {
-            Some(old) => Stage::Remove(Transit::remove(old.host), None),
-            None => Stage::End(Ok(())),
+    /// All that can fail for want of anything has been got, or not.
+    fn after_preparing(
+        &mut self,
+        domain: &Domain<E>,
+        result: Result<HostDevice<E>, Error>,
+    ) -> Stage<E> {
+        match result {
+            Ok(new) => {
+                self.new = Some(new);
+                domain.begin_unmapping(self.key);
+                Stage::Events(0)
+            }
+            Err(error) => self.fail(domain, error),
         }
     }
 
-    /// It has left the host.
-    fn after_removal(&mut self, host: &Host<E>, why: Option<Error>) -> Stage<E> {
-        match (why, self.grown.take()) {
-            (None, Some(grown)) => Stage::Install(Transit::install(host, grown)),
-            (why, _) => Stage::End(why.map_or(Ok(()), Err)),
+    /// All events are unmapped.
+    fn after_events(&mut self, domain: &Domain<E>, host: &Host<E>) -> Stage<E> {
+        let mut devices = domain.devices.lock();
+        let Some(known) = devices.map.get_mut(self.key) else { return Stage::End(Ok(())) };
+        let old = if self.new.is_some() {
+            let charged = core::mem::take(&mut known.charged);
+            let old = known.host.take();
+            devices.discharge(charged);
+            old
+        } else if self.bits.is_some() || known.announcements != 0 {
+            known.mapped = self.bits;
+            return Stage::End(Ok(()));
+        } else {
+            devices.remove(self.key).and_then(|known| known.host)
+        };
+        drop(devices);
+        match old {
+            Some(old) => Stage::Remove(Transit::remove(old)),
+            None => self.install(host),
+        }
+    }
+
+    /// Nothing of it is on the host.
+    fn install(&mut self, host: &Host<E>) -> Stage<E> {
+        match self.new.take() {
+            Some(new) => Stage::Install(Transit::install(host, new)),
+            None => Stage::End(Ok(())),
         }
     }
 
@@ -111,107 +146,137 @@ impl<E: Env> Plan<E> {
         domain: &Domain<E>,
         result: Result<Option<HostDevice<E>>, Error>,
     ) -> Stage<E> {
-        let mut devices = domain.devices.lock();
-        let (host, error) = match (result, devices.map.reserve()) {
-            (Ok(Some(host)), Ok(())) => {
-                let Self { announcements, bits: mapped, charged, .. } = *self;
-                // There is room, and nobody else adds devices of this virtual
-                // ITS.
-                let device = Device { host, announcements, mapped, charged };
-                return Stage::End(devices.map.insert(self.key, device));
-            }
-            (Ok(Some(host)), Err(error)) => (Some(host), error),
-            (Ok(None), _) => (None, Error::NotFound),
-            (Err(error), _) => (None, error),
+        let new = match result.and_then(|new| new.ok_or(Error::NotFound)) {
+            Ok(new) => new,
+            Err(error) => return self.fail(domain, error),
         };
-        devices.discharge(self.charged);
-        match host {
-            Some(host) => Stage::Remove(Transit::remove(host), Some(error)),
-            None => Stage::End(Err(error)),
+        if let Some(known) = domain.devices.lock().map.get_mut(self.key) {
+            known.host = Some(new);
+            known.mapped = self.bits;
+            known.charged = self.charged;
         }
+        Stage::End(Ok(()))
+    }
+
+    /// It could not be mapped on the host. One that was announced stays known.
+    fn fail(&self, domain: &Domain<E>, error: Error) -> Stage<E> {
+        let mut devices = domain.devices.lock();
+        devices.discharge(self.charged);
+        let unknown = |known: &Device<E>| known.host.is_none() && known.announcements == 0;
+        if devices.map.get(self.key).is_some_and(unknown) {
+            let _nothing = devices.remove(self.key);
+        }
+        Stage::End(Err(error))
     }
 }
 
 impl<E: Env> Domain<E> {
     /// Assign a device: map it on the host with `events` events. `vits` is the
     /// virtual ITS, whose host ITS knows the device by the same DeviceID.
-    /// Hypercall context; waits for the host ITS.
+    /// Hypercall context. True: it is not assigned yet; call it again. Nothing
+    /// is lost if nobody does.
     ///
     /// # Errors
-    /// Those of [`Host::map_device`]. Nothing changes then.
+    /// Those of [`DeviceJob::advance`] and [`Host::prepare_device`]. Nothing
+    /// changes then.
     pub fn add_device(
         &self,
         host: &Host<E>,
         vits: u16,
         device: DeviceId,
         events: u64,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?;
         let key = DeviceKey { vits, device };
-        its.between_jobs(self, host, || {
-            {
-                let mut devices = self.devices.lock();
-                if let Some(known) = devices.map.get_mut(key) {
-                    // The guest's MAPD may have come first, or another function
-                    // with the same DeviceID.
-                    known.announcements = known.announcements.saturating_add(1);
-                    return Ok(());
-                }
-                devices.map.reserve()?;
+        its.assign(self, host, key, || {
+            // It may be mapped since an earlier call, or by the guest's MAPD, or
+            // for another function with the same DeviceID.
+            let mut devices = self.devices.lock();
+            let known = devices.map.get_mut(key).filter(|known| known.host.is_some());
+            if let Some(known) = known {
+                known.announcements = known.announcements.saturating_add(1);
+                return Ok(None);
             }
-            let new = host.prepare_device(its.host_its(), device, self.config.id, events)?;
-            let plan = Plan { key, bits: None, announcements: 1, charged: 0, grown: None };
-            self.complete(
-                host,
-                DeviceJob { plan, stage: Stage::Install(Transit::install(host, new)) },
-            )
+            self.prepare(&mut devices, host, key, events, None, 0).map(Some)
         })
     }
 
     /// Take a device away: what the guest mapped of it is unmapped, then the
-    /// host's side. Hypercall context.
+    /// host's side. Hypercall context. True: it has not begun yet, call it
+    /// again; false: [`Self::work`] does the rest.
     ///
     /// # Errors
-    /// [`Error::NotFound`].
-    pub fn remove_device(&self, host: &Host<E>, vits: u16, device: DeviceId) -> Result<(), Error> {
+    /// [`Error::NotFound`] if it was not announced.
+    pub fn remove_device(
+        &self,
+        host: &Host<E>,
+        vits: u16,
+        device: DeviceId,
+    ) -> Result<bool, Error> {
         let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?;
         let key = DeviceKey { vits, device };
-        its.between_jobs(self, host, || {
+        let mut withdrawn = false;
+        let more = its.assign(self, host, key, || {
+            if withdrawn {
+                return Ok(None);
+            }
             let mut devices = self.devices.lock();
             let known = devices.map.get_mut(key).ok_or(Error::NotFound)?;
-            if known.announcements > 1 {
-                known.announcements = known.announcements.saturating_sub(1);
-                return Ok(());
+            known.announcements = known.announcements.checked_sub(1).ok_or(Error::NotFound)?;
+            withdrawn = true;
+            if known.announcements != 0 {
+                return Ok(None);
             }
             drop(devices);
-            self.take_device(key).map_or(Ok(()), |job| self.complete(host, job))
-        })
+            Ok(self.unmap_device(vits, device))
+        })?;
+        Ok(more && !withdrawn)
     }
 
-    /// Bring a job to its end. The registers of its virtual ITS are locked.
-    fn complete(&self, host: &Host<E>, mut job: DeviceJob<E>) -> Result<(), Error> {
-        loop {
-            match job.advance(self, host, &mut Budget::unlimited()) {
-                Step::More(rest) => job = rest,
-                Step::Done(result) => return result,
-            }
-            E::relax();
+    /// Begin to map a device on the host: as one that is new, or with more
+    /// events.
+    fn prepare(
+        &self,
+        devices: &mut Devices<E>,
+        host: &Host<E>,
+        key: DeviceKey,
+        events: u64,
+        bits: Option<EventBits>,
+        charged: u32,
+    ) -> Result<DeviceJob<E>, Error> {
+        let its = self.vits.get(usize::from(key.vits)).ok_or(Error::NotFound)?.host_its();
+        let is_new = devices.map.get(key).is_none();
+        if is_new {
+            devices.map.reserve()?;
         }
+        devices.charge(charged)?;
+        let preparation = host
+            .prepare_device(its, key.device, self.config.id, events)
+            .inspect_err(|_| devices.discharge(charged))?;
+        if is_new {
+            // There is room.
+            let device = Device { host: None, announcements: 0, mapped: None, charged: 0 };
+            devices.map.insert(key, device)?;
+        }
+        let plan = Plan { key, bits, charged, new: None };
+        Ok(DeviceJob { plan, stage: Stage::Prepare(preparation) })
     }
 
-    /// Take a device away, whoever announced it.
-    fn take_device(&self, key: DeviceKey) -> Option<DeviceJob<E>> {
-        let mut devices = self.devices.lock();
-        devices.map.get_mut(key)?.announcements = 0;
-        drop(devices);
-        self.unmap_device(key.vits, key.device)
+    /// From here on the guest has no use of a device.
+    fn begin_unmapping(&self, key: DeviceKey) {
+        if let Some(known) = self.devices.lock().map.get_mut(key) {
+            known.mapped = None;
+        }
     }
 
     /// Take the first device of a virtual ITS away, if there is one. The
     /// domain is dying.
-    pub(crate) fn take_next_device(&self, vits: u16) -> Option<Job<E>> {
+    pub(crate) fn take_next_device(&self, vits: u16) -> Option<DeviceJob<E>> {
         let device = self.next_device(vits, DeviceId::new(0))?;
-        self.take_device(DeviceKey { vits, device }).map(Job::Device)
+        let mut devices = self.devices.lock();
+        devices.map.get_mut(DeviceKey { vits, device })?.announcements = 0;
+        drop(devices);
+        self.unmap_device(vits, device)
     }
 
     /// The first device of a virtual ITS from `from` on.
@@ -227,7 +292,7 @@ impl<E: Env> Domain<E> {
         let mut events = 0_u64;
         let mut from = DeviceKey { vits: 0, device: DeviceId::new(0) };
         while let Some((key, device)) = devices.map.next(from) {
-            events = events.saturating_add(device.host.events().into());
+            events = events.saturating_add(device.events().into());
             let Some(next) = key.successor() else { break };
             from = next;
         }
@@ -240,10 +305,13 @@ impl<E: Env> Domain<E> {
         let (key, device) = devices.map.next(from)?;
         Some(Summary {
             key,
-            events: device.host.events(),
+            events: device.events(),
             bits: device.mapped,
             announced: device.announcements != 0,
-            mapped: device.host.lpis().filter(|lpi| host.lpis.vlpi(*lpi).is_some()).count(),
+            mapped: (device.host.iter())
+                .flat_map(HostDevice::lpis)
+                .filter(|lpi| host.lpis.vlpi(*lpi).is_some())
+                .count(),
         })
     }
 
@@ -263,45 +331,28 @@ impl<E: Env> Domain<E> {
         device: DeviceId,
         bits: EventBits,
     ) -> Result<DeviceJob<E>, Error> {
-        let its = self.vits.get(usize::from(vits)).ok_or(Error::NotFound)?.host_its();
         let key = DeviceKey { vits, device };
         let mut devices = self.devices.lock();
-        let known = devices.map.get(key).map(|known| known.host.events());
-        let mut plan = Plan { key, bits: Some(bits), announcements: 0, charged: 0, grown: None };
-        let mut stage = Stage::Events(0);
-        if known.is_none_or(|events| u64::from(events) < bits.count()) {
-            if !self.config.hardware {
-                return Err(if known.is_some() { Error::OutOfRange } else { Error::NotFound });
+        let known = devices.map.get_mut(key);
+        let events = known.as_ref().map_or(0, |known| known.events());
+        if u64::from(events) >= bits.count() {
+            if let Some(known) = known {
+                known.mapped = None;
             }
-            // What can fail for want of anything comes before the old mapping
-            // goes.
-            devices.map.reserve()?;
-            plan.charged = lpis_for(bits)?;
-            devices.charge(plan.charged)?;
-            let new = host
-                .prepare_device(its, device, self.config.id, bits.count())
-                .inspect_err(|_| devices.discharge(plan.charged))?;
-            if known.is_some() {
-                plan.grown = Some(new);
-            } else {
-                stage = Stage::Install(Transit::install(host, new));
-            }
+            let plan = Plan { key, bits: Some(bits), charged: 0, new: None };
+            return Ok(DeviceJob { plan, stage: Stage::Events(0) });
         }
-        if let Some(known) = devices.map.get_mut(key) {
-            // From here on the guest has no use of it.
-            known.mapped = None;
+        if !self.config.hardware {
+            return Err(if known.is_some() { Error::OutOfRange } else { Error::NotFound });
         }
-        Ok(DeviceJob { plan, stage })
+        self.prepare(&mut devices, host, key, bits.count(), Some(bits), lpis_for(bits)?)
     }
 
     /// The guest unmaps a device (MAPD V=0). `None` if it has no such device.
     pub(crate) fn unmap_device(&self, vits: u16, device: DeviceId) -> Option<DeviceJob<E>> {
         let key = DeviceKey { vits, device };
-        let mut devices = self.devices.lock();
-        let known = devices.map.get_mut(key)?;
-        known.mapped = None;
-        let announcements = known.announcements;
-        let plan = Plan { key, bits: None, announcements, charged: 0, grown: None };
+        self.devices.lock().map.get_mut(key)?.mapped = None;
+        let plan = Plan { key, bits: None, charged: 0, new: None };
         Some(DeviceJob { plan, stage: Stage::Events(0) })
     }
 
@@ -315,16 +366,23 @@ impl<E: Env> Domain<E> {
         budget: &mut Budget,
     ) -> Option<u32> {
         let devices = self.devices.lock();
-        let known = devices.map.get(key)?;
+        let known = devices.map.get(key)?.host.as_ref()?;
         let cost = self.lookup_cost().saturating_add(1);
-        for event in from..known.host.events() {
+        let mut at = from;
+        while at < known.events() {
             if budget.is_spent() {
-                return Some(event);
+                return Some(at);
             }
+            budget.spend(1);
+            let Some(event) = host.lpis.mapped_in_block(&known.lpis, at) else {
+                at = (at | (BLOCK - 1)).saturating_add(1);
+                continue;
+            };
             budget.spend(cost);
-            if let Some(lpi) = known.host.lpi(EventId::new(event)) {
+            if let Some(lpi) = known.lpi(EventId::new(event)) {
                 self.unmap_event(host, lpi);
             }
+            at = event.saturating_add(1);
         }
         None
     }

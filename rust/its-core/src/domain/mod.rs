@@ -15,6 +15,7 @@ mod lpis;
 mod moves;
 mod storms;
 
+pub(crate) use devices::DeviceJob;
 pub(crate) use jobs::{ForgetDevices, Job};
 
 use its_arch::gicr::PropBaser;

@@ -16,9 +16,6 @@ use crate::line::Line;
 use crate::sorted::SortedMap;
 use crate::sync::{AtomicU64, Ordering};
 
-/// An ITT is aligned to 256 bytes (IHI 0069, MAPD).
-const ITT_ALIGN: usize = 256;
-
 /// What GITS_TYPER says of a host ITS, and how long its queue is.
 #[derive(Clone, Copy, Debug)]
 pub struct HostItsConfig {
@@ -71,7 +68,7 @@ pub struct HostDevice<E: Env> {
     pub(super) bits: EventBits,
     /// Its first events that the ITS has been told of.
     pub(super) installed: u32,
-    pub(super) lpis: LpiRange,
+    pub(crate) lpis: LpiRange,
     /// Dropped when the ITS has let go of it, and never before.
     pub(super) itt: ManuallyDrop<E::Table>,
 }
@@ -166,7 +163,7 @@ impl<E: Env> HostIts<E> {
 
     /// `domain` wants to map `device`. It may have mapped it already: then it
     /// has it twice for a while.
-    fn claim(&self, device: DeviceId, domain: u16) -> Result<(), Error> {
+    pub(super) fn claim(&self, device: DeviceId, domain: u16) -> Result<(), Error> {
         let mut owners = self.owners.lock();
         if let Some(owner) = owners.get_mut(device) {
             if owner.times != 0 && owner.domain != domain {
@@ -180,7 +177,7 @@ impl<E: Env> HostIts<E> {
     }
 
     /// Undo a [`Self::claim`].
-    fn disclaim(&self, device: DeviceId) {
+    pub(super) fn disclaim(&self, device: DeviceId) {
         let mut owners = self.owners.lock();
         let Some(owner) = owners.get_mut(device) else { return };
         owner.times = owner.times.saturating_sub(1);
@@ -224,7 +221,13 @@ impl<E: Env> Host<E> {
         domain: u16,
         events: u64,
     ) -> Result<HostDevice<E>, Error> {
-        let prepared = self.prepare_device(its, device, domain, events)?;
+        let mut preparation = self.prepare_device(its, device, domain, events)?;
+        let prepared = loop {
+            match preparation.advance(self, &mut Budget::trap()) {
+                Step::Done(result) => break result?,
+                Step::More(rest) => preparation = rest,
+            }
+        };
         self.complete(Transit::install(self, prepared))?.ok_or(Error::NotFound)
     }
 
@@ -237,52 +240,11 @@ impl<E: Env> Host<E> {
 
     fn complete(&self, mut transit: Transit<E>) -> Result<Option<HostDevice<E>>, Error> {
         loop {
-            match transit.advance(self, &mut Budget::unlimited()) {
+            match transit.advance(self, &mut Budget::trap()) {
                 Step::Done(result) => return result,
                 Step::More(rest) => transit = rest,
             }
             E::relax();
-        }
-    }
-
-    /// Get what it takes to map `device`, and leave the ITS alone. Followed by
-    /// [`Transit::install`].
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`] beyond what the ITS supports, [`Error::NoLpis`],
-    /// [`Error::NoMemory`], [`Error::NotFound`]; [`Error::Exists`] when it is
-    /// another domain's.
-    pub(crate) fn prepare_device(
-        &self,
-        its: usize,
-        device: DeviceId,
-        domain: u16,
-        events: u64,
-    ) -> Result<HostDevice<E>, Error> {
-        let hw = self.its(its)?;
-        let config = *hw.config();
-        if u64::from(device.get()) >> config.device_bits.min(32) != 0 {
-            return Err(Error::OutOfRange);
-        }
-        let bits = EventBits::for_events(events.max(BLOCK.into())).ok_or(Error::OutOfRange)?;
-        if bits > config.event_bits {
-            return Err(Error::OutOfRange);
-        }
-        let count = lpis_for(bits)?;
-        let bytes = count.checked_mul(config.itt_entry_bytes).ok_or(Error::OutOfRange)?;
-        let bytes = usize::try_from(bytes).map_err(|_| Error::OutOfRange)?;
-        hw.claim(device, domain)?;
-        let parts = E::alloc_table(bytes, ITT_ALIGN)
-            .and_then(|itt| Ok((itt, self.lpis.alloc(domain, count)?)));
-        let (itt, lpis) = parts.inspect_err(|_| hw.disclaim(device))?;
-        let itt = ManuallyDrop::new(itt);
-        let made = HostDevice { its, device, bits, installed: 0, lpis, itt };
-        match self.lpis.set_origin(&made.lpis, its, device) {
-            Ok(()) => Ok(made),
-            Err(error) => {
-                self.free_device(made);
-                Err(error)
-            }
         }
     }
 
@@ -295,7 +257,8 @@ impl<E: Env> Host<E> {
         drop(ManuallyDrop::into_inner(device.itt));
     }
 
-    /// Give up on a device whose ITS does not confirm that it is unmapped.
+    /// Give up on a device whose ITS does not confirm that it is unmapped. Its
+    /// LPIs, which are nobody's, are never handed out again.
     pub(super) fn abandon_device(&self, device: HostDevice<E>, error: Error) {
         if let Ok(hw) = self.its(device.its) {
             hw.set_abandoned(device.device, true);
@@ -311,6 +274,5 @@ impl<E: Env> Host<E> {
             .text(error.text())
             .text("); its LPIs and ITT are not used again");
         E::log(Level::Error, line.as_str());
-        self.lpis.retire(device.lpis);
     }
 }

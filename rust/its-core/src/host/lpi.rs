@@ -30,11 +30,9 @@ pub struct HostEntry {
     pub domain: u16,
     /// Where it goes to: a collection of its host ITS, by when it came up.
     pub(crate) collection: u8,
-    /// The host ITS has been told of the event.
-    pub(crate) installed: bool,
-    #[bits(6)]
+    #[bits(7)]
     __: u8,
-    /// It is assigned at all.
+    /// It is assigned at all: the host ITS has been told of the event.
     pub assigned: bool,
 }
 
@@ -42,7 +40,7 @@ impl HostEntry {
     /// Bit 63 set, the domain in bits 47:32, the virtual LPI in bits 31:0.
     #[inline]
     pub const fn owner(self) -> u64 {
-        self.with_collection(0).with_installed(false).into_bits()
+        self.with_collection(0).into_bits()
     }
 }
 
@@ -66,13 +64,14 @@ pub(crate) struct Origin {
     pub(crate) collection: usize,
 }
 
-/// A run of host LPIs that belongs to one device. Given back by
+/// A run of host LPIs for one device of one domain. Given back by
 /// [`HostLpis::free`], not on drop: only the host ITS's confirmation makes
 /// that safe.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LpiRange {
     first: Lpi,
     count: u32,
+    domain: u16,
 }
 
 impl LpiRange {
@@ -153,40 +152,39 @@ impl<E: Env> HostLpis<E> {
         page.events.get(offset / LPIS_PER_BLOCK)
     }
 
-    /// Say which events the LPIs of a range are for: those of `device` on host
-    /// ITS `its`, in order.
-    pub(crate) fn set_origin(
+    /// The host ITS has been told that event `event` of `device` raises the LPI
+    /// of that number in `range`: from here on it is the domain's. Events come
+    /// in order.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn assign(
         &self,
         range: &LpiRange,
         its: usize,
         device: DeviceId,
+        event: u32,
+        collection: u8,
     ) -> Result<(), Error> {
-        for first in 0..range.count / BLOCK {
+        let lpi = range.get(event).ok_or(Error::OutOfRange)?;
+        if event.is_multiple_of(BLOCK) {
             let events = Events::new()
                 .with_device(device.get())
                 .with_its(u8::try_from(its).map_err(|_| Error::OutOfRange)?)
-                .with_first_block_checked(first)
+                .with_first_block_checked(event / BLOCK)
                 .map_err(|()| Error::OutOfRange)?;
-            let lpi = range.get(first.saturating_mul(BLOCK)).ok_or(Error::OutOfRange)?;
             let block = self.block(lpi).ok_or(Error::OutOfRange)?;
             block.store(events.into(), Ordering::Relaxed);
         }
+        let entry = HostEntry::new().with_domain(range.domain).with_collection(collection);
+        self.set(lpi, entry.with_assigned(true));
         Ok(())
     }
 
-    /// The host ITS has been told of the event behind `lpi`, which goes to
-    /// this collection. The device is on its way to the domain yet, so nobody
-    /// else changes the entry.
-    pub(crate) fn set_installed(&self, lpi: Lpi, collection: u8) {
-        if let Some(entry) = self.get(lpi) {
-            self.set(lpi, entry.with_collection(collection).with_installed(true));
-        }
-    }
-
-    /// Where the interrupts of `lpi` come from, if it is assigned to `domain`
-    /// and can fire. IRQ context.
+    /// Where the interrupts of `lpi` come from, if it is assigned to `domain`.
+    /// IRQ context.
     pub(crate) fn origin(&self, lpi: Lpi, domain: u16) -> Option<Origin> {
-        let entry = self.get(lpi).filter(|entry| entry.domain() == domain && entry.installed())?;
+        let entry = self.get(lpi).filter(|entry| entry.domain() == domain)?;
         let events = Events::from(self.block(lpi)?.load(Ordering::Relaxed));
         let first = events.first_block().checked_mul(BLOCK)?;
         Some(Origin {
@@ -223,24 +221,27 @@ impl<E: Env> HostLpis<E> {
         }
     }
 
-    /// Assign a run of `count` LPIs, a power of two of at least [`BLOCK`], to
-    /// `domain`. Trap context.
+    /// The first event from `from` to the end of its block that is mapped to a
+    /// virtual LPI.
+    pub(crate) fn mapped_in_block(&self, range: &LpiRange, from: u32) -> Option<u32> {
+        let (page, offset) = self.page(range.get(from)?)?;
+        // A block is in one page: it is looked up once.
+        let end = (offset | (LPIS_PER_BLOCK - 1)).checked_add(1)?;
+        let entries = page.entries.get(offset..end)?;
+        let mapped = |entry: &AtomicU64| HostEntry::from(entry.load(Ordering::Relaxed)).vlpi() != 0;
+        from.checked_add(u32::try_from(entries.iter().position(mapped)?).ok()?)
+    }
+
+    /// Take a run of `count` LPIs, a power of two of at least [`BLOCK`], for
+    /// `domain`. They are nobody's before [`Self::assign`], for which
+    /// [`Self::make_room`] makes room. Trap context.
     ///
     /// # Errors
-    /// [`Error::NoLpis`], [`Error::NoMemory`].
+    /// [`Error::NoLpis`].
     pub fn alloc(&self, domain: u16, count: u32) -> Result<LpiRange, Error> {
         if !count.is_power_of_two() || count < BLOCK {
             return Err(Error::OutOfRange);
         }
-        let range = self.reserve(count)?;
-        let entry = HostEntry::new().with_domain(domain).with_assigned(true);
-        for lpi in range.iter() {
-            self.set(lpi, entry);
-        }
-        Ok(range)
-    }
-
-    fn reserve(&self, count: u32) -> Result<LpiRange, Error> {
         let want = count / BLOCK;
         let mut allocator = self.allocator.lock();
         // Aligned runs keep large holes whole.
@@ -259,49 +260,51 @@ impl<E: Env> HostLpis<E> {
             }
         }
         let first = block.checked_mul(BLOCK).and_then(Lpi::from_index).ok_or(Error::NoLpis)?;
-        let range = LpiRange { first, count };
-        for lpi in range.iter() {
-            if self.slot(lpi).is_none() {
-                self.add_page(lpi)?;
-            }
-        }
         for used in block..block.saturating_add(want) {
             allocator.used.set(used);
         }
-        Ok(range)
+        Ok(LpiRange { first, count, domain })
     }
 
-    /// Allocate the page that holds the entry of `lpi`.
-    fn add_page(&self, lpi: Lpi) -> Result<(), Error> {
+    /// Make room for the entry of LPI number `index` of a range, and for those
+    /// after it in the same page. Where the next page begins. Trap context.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn make_room(&self, range: &LpiRange, index: u32) -> Result<u32, Error> {
+        let lpi = range.get(index).ok_or(Error::OutOfRange)?;
         let page = usize::try_from(lpi.index() / LPIS_PER_PAGE).map_err(|_| Error::OutOfRange)?;
         let cell = self.pages.get(page).ok_or(Error::NoLpis)?;
-        let entries = E::alloc(512, |_| AtomicU64::new(0))?;
-        let events = E::alloc(512 / LPIS_PER_BLOCK, |_| AtomicU64::new(0))?;
-        cell.set(Page { entries, events }).map_err(|_| Error::Exists)
+        // Ranges share pages: one of them sets the cell.
+        let allocator = self.allocator.lock();
+        if cell.get().is_none() {
+            let entries = E::alloc(512, |_| AtomicU64::new(0))?;
+            let events = E::alloc(512 / LPIS_PER_BLOCK, |_| AtomicU64::new(0))?;
+            cell.set(Page { entries, events }).map_err(|_| Error::Exists)?;
+        }
+        drop(allocator);
+        let past = lpi.index() % LPIS_PER_PAGE;
+        Ok(index.saturating_add(LPIS_PER_PAGE.saturating_sub(past)))
     }
 
-    /// Take LPIs away from their domain: they are nobody's, until
-    /// [`Self::free`] lets them be used again, if it ever does.
-    pub(crate) fn disown(&self, range: &LpiRange) {
-        for lpi in range.iter() {
-            self.set(lpi, HostEntry::new());
+    /// Take a block of LPIs, from number `first` of a range on, away from
+    /// their domain: they are nobody's, until [`Self::free`] lets them be used
+    /// again, if it ever does.
+    pub fn disown(&self, range: &LpiRange, first: u32) {
+        for index in first..first.saturating_add(BLOCK) {
+            if let Some(lpi) = range.get(index) {
+                self.set(lpi, HostEntry::new());
+            }
         }
     }
 
-    /// Take LPIs back that the host ITS no longer maps.
+    /// Take LPIs back that are nobody's, and that the host ITS no longer maps.
     pub fn free(&self, range: LpiRange) {
-        self.disown(&range);
         let mut allocator = self.allocator.lock();
         let first = range.first.index() / BLOCK;
         for block in first..first.saturating_add(range.count / BLOCK) {
             allocator.used.clear(block);
         }
-    }
-
-    /// Take LPIs away from their domain that the host ITS may still map: they
-    /// are nobody's, and are not handed out again.
-    pub fn retire(&self, range: LpiRange) {
-        self.disown(&range);
     }
 
     /// How many there are.

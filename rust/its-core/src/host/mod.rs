@@ -4,12 +4,14 @@
 pub mod its;
 pub mod lpi;
 mod mask;
+mod prepare;
 pub mod queue;
 mod transit;
 
 pub(crate) use its::lpis_for;
 pub use its::{HostDevice, HostIts, HostItsConfig};
 pub use lpi::{HostEntry, HostLpis};
+pub(crate) use prepare::Preparation;
 pub(crate) use transit::Transit;
 
 use its_arch::{CollectionId, IdBits, Lpi, Rdbase};

@@ -7,6 +7,7 @@ use its_arch::{Command, EventId, GuestPa};
 use crate::Error;
 use crate::budget::{Budget, Step};
 use crate::env::{Env, Table};
+use crate::host::lpi::BLOCK;
 use crate::host::queue::{Patience, Ticket};
 use crate::host::{Host, HostDevice, HostIts};
 
@@ -19,8 +20,9 @@ enum Stage {
     Map,
     /// A MAPTI for each event.
     Install,
-    /// Take its LPIs away from the domain, so that nobody masks them any more.
-    Disown,
+    /// Take its LPIs away from the domain, so that nobody masks them any more:
+    /// those from this one on.
+    Disown(u32),
     /// An INV for each LPI that is masked: who gets the LPIs next finds them
     /// enabled.
     Unmask,
@@ -49,7 +51,7 @@ pub(crate) struct Transit<E: Env> {
 }
 
 impl<E: Env> Transit<E> {
-    /// Map a device that [`Host::prepare_device`] has prepared. What it
+    /// Map a device that [`super::Preparation`] has prepared. What it
     /// replaces has left before, or was abandoned.
     pub(crate) fn install(host: &Host<E>, device: HostDevice<E>) -> Self {
         let abandoned = host.its(device.its).is_ok_and(|its| its.is_abandoned(device.device));
@@ -60,7 +62,7 @@ impl<E: Env> Transit<E> {
     /// Unmap a device, and take back its LPIs and its ITT if the ITS confirms
     /// that it uses neither any more; otherwise they are never used again.
     pub(crate) fn remove(device: HostDevice<E>) -> Self {
-        Self::new(device, Stage::Disown, true)
+        Self::new(device, Stage::Disown(0), true)
     }
 
     fn new(device: HostDevice<E>, stage: Stage, leaving: bool) -> Self {
@@ -124,6 +126,15 @@ impl<E: Env> Transit<E> {
 
     /// The next command, or a look at whether all of them are done.
     fn step(&mut self, host: &Host<E>, its: &HostIts<E>) -> Result<Arrived, Error> {
+        if let Stage::Disown(from) = self.stage {
+            self.stage = if from < self.device.installed {
+                host.lpis.disown(&self.device.lpis, from);
+                Stage::Disown(from.saturating_add(BLOCK))
+            } else {
+                Stage::Unmask
+            };
+            return Ok(Arrived::NotYet);
+        }
         let Some(command) = self.next(host, its)? else {
             let done = match self.last {
                 Some(ticket) => its.queue.poll(ticket, &mut self.patience)?,
@@ -135,7 +146,7 @@ impl<E: Env> Transit<E> {
             return Ok(Arrived::Busy);
         };
         self.last = Some(ticket);
-        self.submitted(host);
+        self.submitted(host)?;
         Ok(Arrived::NotYet)
     }
 
@@ -159,11 +170,6 @@ impl<E: Env> Transit<E> {
                     let (collection, place) = its.pick()?;
                     self.place = place;
                     Command::Mapti { device: id, event, intid: lpi.intid(), collection }
-                }
-                Stage::Disown => {
-                    host.lpis.disown(&self.device.lpis);
-                    self.stage = Stage::Unmask;
-                    continue;
                 }
                 Stage::Unmask => match host.left_masked(&self.device.lpis) {
                     Some(event) => Command::Inv { device: id, event },
@@ -193,30 +199,30 @@ impl<E: Env> Transit<E> {
                         continue;
                     }
                 },
-                Stage::Wait => return Ok(None),
+                Stage::Disown(_) | Stage::Wait => return Ok(None),
             }));
         }
     }
 
     /// The command that [`Self::next`] gave is in the queue.
-    fn submitted(&mut self, host: &Host<E>) {
+    fn submitted(&mut self, host: &Host<E>) -> Result<(), Error> {
         match &mut self.stage {
             Stage::Clean => self.stage = Stage::Map,
             Stage::Map => self.stage = Stage::Install,
             Stage::Unmask => host.forget_mask(&self.device.lpis),
             Stage::Install => {
-                if let Some(lpi) = self.device.lpis.get(self.device.installed) {
-                    host.lpis.set_installed(lpi, self.place);
-                }
-                self.device.installed = self.device.installed.saturating_add(1);
+                let HostDevice { its, device, installed, ref lpis, .. } = self.device;
+                host.lpis.assign(lpis, its, device, installed, self.place)?;
+                self.device.installed = installed.saturating_add(1);
             }
             Stage::Discard => {
                 self.device.installed = self.device.installed.saturating_sub(1);
             }
             Stage::Unmap => self.stage = Stage::Sync(0),
             Stage::Sync(index) => *index = index.saturating_add(1),
-            Stage::Disown | Stage::Wait => {}
+            Stage::Disown(_) | Stage::Wait => {}
         }
+        Ok(())
     }
 }
 

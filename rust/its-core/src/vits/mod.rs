@@ -14,7 +14,7 @@ use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, PageSize};
 use its_arch::memory::{Cacheability, Shareability};
 use its_arch::{DeviceId, RawCommand};
 
-use crate::domain::Job;
+use crate::domain::{DeviceJob, Job};
 use crate::env::{Env, Lock};
 use crate::host::Host;
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
@@ -37,10 +37,12 @@ struct Registers<E: Env> {
     executed: [u64; 16],
     /// Commands skipped because of an error, or unknown.
     skipped: u64,
+    /// What a hypercall has begun. The guest's jobs and commands wait for it.
+    assignment: Option<DeviceJob<E>>,
     job: Option<Running<E>>,
 }
 
-/// What is in progress.
+/// What the guest has begun.
 struct Running<E: Env> {
     job: Job<E>,
     /// The command that it is, if it is one: GITS_CREADR moves when it is
@@ -96,6 +98,7 @@ impl<E: Env> Vits<E> {
                 collections: table(BaserType::Collections),
                 executed: [0; 16],
                 skipped: 0,
+                assignment: None,
                 job: None,
             }),
             creadr: AtomicU64::new(0),

@@ -13,8 +13,10 @@ use its_arch::command::{Opcode, opcode_name};
 use its_arch::error::CommandError;
 use its_arch::{COMMAND_SIZE, Command, RawCommand};
 
+use crate::Error;
 use crate::budget::{Budget, COMMAND, Step};
-use crate::domain::Domain;
+use crate::device::DeviceKey;
+use crate::domain::{DeviceJob, Domain};
 use crate::env::{Env, Guest, Level, Lock};
 use crate::host::Host;
 use crate::line::Line;
@@ -32,6 +34,11 @@ const PAGE_SIZE: u64 = 4096;
 impl<E: Env> Registers<E> {
     /// Is there anything to do?
     pub(super) fn has_work(&self) -> bool {
+        self.assignment.is_some() || self.is_busy()
+    }
+
+    /// Is there anything to do for the guest?
+    pub(super) fn is_busy(&self) -> bool {
         self.job.is_some()
             || (self.enabled && !self.stalled && self.cbaser.valid() && self.creadr != self.cwriter)
     }
@@ -76,7 +83,27 @@ impl<E: Env> Vits<E> {
         }
     }
 
-    /// Go on with the job, if there is one. False if it is not done.
+    /// Go on with what a hypercall has begun. False if it is not done.
+    ///
+    /// # Errors
+    /// Those of [`DeviceJob::advance`]; it is done.
+    fn finish_assignment(
+        domain: &Domain<E>,
+        host: &Host<E>,
+        registers: &mut Registers<E>,
+        budget: &mut Budget,
+    ) -> Result<bool, Error> {
+        let Some(job) = registers.assignment.take() else { return Ok(true) };
+        match job.advance(domain, host, budget) {
+            Step::More(rest) => {
+                registers.assignment = Some(rest);
+                Ok(false)
+            }
+            Step::Done(result) => result.map(|()| true),
+        }
+    }
+
+    /// Go on with what is in progress. False if it is not done.
     fn finish_job(
         &self,
         domain: &Domain<E>,
@@ -84,6 +111,10 @@ impl<E: Env> Vits<E> {
         registers: &mut Registers<E>,
         budget: &mut Budget,
     ) -> bool {
+        // If that fails, the hypercall finds out when it comes again.
+        if Self::finish_assignment(domain, host, registers, budget) == Ok(false) {
+            return false;
+        }
         let Some(Running { job, command }) = registers.job.take() else { return true };
         let result = match job.advance(domain, host, budget) {
             Step::More(job) => {
@@ -99,21 +130,33 @@ impl<E: Env> Vits<E> {
         true
     }
 
-    /// Run `work`, which adds or removes devices, while no job is in progress;
-    /// one that is gets finished first. Hypercall context.
-    pub(crate) fn between_jobs<R>(
+    /// A hypercall adds or removes the device `key`. Whenever nothing is in
+    /// progress, `begin` is asked for a job, until it has none. True: that has
+    /// not come about yet. Hypercall context.
+    ///
+    /// # Errors
+    /// Those of `begin` and of the job.
+    pub(crate) fn assign(
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
-        work: impl FnOnce() -> R,
-    ) -> R {
+        key: DeviceKey,
+        mut begin: impl FnMut() -> Result<Option<DeviceJob<E>>, Error>,
+    ) -> Result<bool, Error> {
+        let mut registers = self.registers.lock();
+        let mut budget = Budget::trap();
         loop {
-            let mut registers = self.registers.lock();
-            if self.finish_job(domain, host, &mut registers, &mut Budget::trap()) {
-                return work();
+            let own = registers.assignment.as_ref().is_some_and(|job| job.key() == key);
+            let done = Self::finish_assignment(domain, host, &mut registers, &mut budget);
+            if !done.or_else(|error| if own { Err(error) } else { Ok(true) })?
+                || !self.finish_job(domain, host, &mut registers, &mut budget)
+            {
+                return Ok(true);
             }
-            drop(registers);
-            E::relax();
+            registers.assignment = begin()?;
+            if registers.assignment.is_none() {
+                return Ok(false);
+            }
         }
     }
 
@@ -131,7 +174,7 @@ impl<E: Env> Vits<E> {
                 return true;
             }
             match domain.take_next_device(self.index) {
-                Some(job) => registers.job = Some(Running { job, command: None }),
+                Some(job) => registers.assignment = Some(job),
                 None => return false,
             }
         }

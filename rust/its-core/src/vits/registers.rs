@@ -100,7 +100,7 @@ impl<E: Env> Vits<E> {
                 let registers = self.registers.lock();
                 Ctlr::new()
                     .with_enabled(registers.enabled)
-                    .with_quiescent(!registers.has_work())
+                    .with_quiescent(!registers.is_busy())
                     .into_bits()
                     .into()
             }
@@ -158,7 +158,8 @@ impl<E: Env> Vits<E> {
                 }
             }
             Register::Devices if registers.quiescent() => {
-                let baser = update(registers.devices.into(), Baser::WRITE_MASK);
+                let old = registers.devices;
+                let baser = update(old.into(), Baser::WRITE_MASK);
                 registers.devices = sanitise_baser(Baser::from(baser));
                 if !registers.devices.valid() {
                     let job = Job::ForgetDevices(ForgetDevices::new(self.index));
@@ -166,7 +167,8 @@ impl<E: Env> Vits<E> {
                 }
             }
             Register::Collections if registers.quiescent() => {
-                let baser = update(registers.collections.into(), Baser::WRITE_MASK);
+                let old = registers.collections;
+                let baser = update(old.into(), Baser::WRITE_MASK);
                 registers.collections = sanitise_baser(Baser::from(baser)).with_indirect(false);
                 if !registers.collections.valid() {
                     domain.unmap_all_collections(self.index);

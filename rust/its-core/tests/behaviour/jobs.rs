@@ -19,7 +19,7 @@ use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::Pace;
 use its_testkit::machine::PROPERTIES;
 use its_testkit::vcpu::FakeVcpu;
-use its_testkit::{Config, Machine, cmd, scaled};
+use its_testkit::{Config, Machine, World, cmd, scaled};
 
 /// LPIs that one step may look at: the last batch may begin before the budget
 /// is spent.
@@ -208,11 +208,11 @@ fn mapping_a_device_goes_on_step_by_step() {
     m.enable(8192);
     m.fire(5, 4095);
     m.expect(&[8192], &[]);
-    // Mapping it anew takes its virtual side only, and growing all of it.
-    let again = in_steps(&m, &[cmd::mapd(5, 11)], |_| ());
-    assert!((4096 / 256..32).contains(&again), "{again}");
+    // Mapping it anew takes its virtual side only, where there is next to
+    // nothing to unmap; growing takes all of it.
+    assert_eq!(in_steps(&m, &[cmd::mapd(5, 11)], |_| ()), 1);
     let grown = in_steps(&m, &[cmd::mapd(5, 13)], |_| ());
-    assert!(grown >= (4096 + 4096 + 8192) / 256, "{grown}");
+    assert!(grown >= (4096 + 8192) / 256, "{grown}");
     m.check();
     m.destroy();
 }
@@ -559,13 +559,117 @@ fn hypercalls_wait_for_the_job_in_progress() {
     let m = dormant();
     m.add_device(5, 32).expect("known");
     assert!(ring(&m, &[cmd::unmapd(5), cmd::mapd(5, 12), cmd::sync(0)]));
-    m.add_device(9, 64).expect("room");
-    m.remove_device(5).expect("announced");
+    // They wait their turn step by step, as does everything else.
+    let (mut adding, mut removing) = (1_u32, 1_u32);
+    while m.begin_add(9, 64).expect("room") {
+        adding += 1;
+    }
+    while m.begin_remove(5).expect("announced") {
+        removing += 1;
+    }
+    assert!(adding > MANY / 272 && removing == 1, "{adding} and {removing} steps");
     m.work();
     // It was announced, so MAPD V=0 left it; then it was removed; the MAPD
     // that came after maps it as the guest's own.
     assert_eq!(m.stat("devices"), 2);
     m.remove_device(9).expect("announced");
+    m.check();
+    m.destroy();
+}
+
+/// What a hypercall puts in the host's queue, a call at a time; it takes as many
+/// as it returns.
+fn calls(m: &Machine, mut call: impl FnMut() -> bool) -> u32 {
+    let _before = m.its[0].take_executed();
+    let mut calls = 1;
+    loop {
+        let more = call();
+        let commands = m.its[0].take_executed().len();
+        assert!(u64::try_from(commands).expect("few") <= STEP, "{commands} host commands");
+        if !more {
+            return calls;
+        }
+        calls += 1;
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
+fn hypercalls_go_on_step_by_step() {
+    let m = Machine::booted(Config::default());
+    let added = calls(&m, || m.begin_add(5, 2048).expect("room"));
+    // A MAPTI for each event.
+    assert!((2048 / 256..2048 / 128).contains(&added), "{added}");
+    m.ok(cmd::mapd(5, 11));
+    let map: Vec<_> = (0..2048).map(|n| cmd::mapti(5, n, 8192 + n, 0)).collect();
+    m.ok_all(&map);
+    assert_eq!(calls(&m, || m.begin_remove(5).expect("announced")), 1);
+    assert_eq!(m.begin_remove(5), Ok(true), "the first one is not over");
+    assert!(m.stat("mapped") > 0);
+    // An LPI and a DISCARD for each event.
+    let rest = calls(&m, || m.domain.work(&m.host));
+    assert!((2 * 2048 / 256 - 2..2 * 2048 / 128).contains(&rest), "{rest}");
+    assert_eq!(m.begin_remove(5), Err(Error::NotFound));
+    assert_eq!(m.stat("devices"), 0);
+    m.check();
+    m.destroy();
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
+fn a_hypercall_that_never_comes_again_leaves_nothing_behind() {
+    for given_up_after in [1, 2, 5] {
+        let m = Machine::booted(Config { max_events: Some(4096), ..Config::default() });
+        for _ in 0..given_up_after {
+            assert_eq!(m.begin_add(5, 2048), Ok(true));
+        }
+        // The guest's next trap goes on with it, and so does the next
+        // hypercall.
+        let waits = calls(&m, || m.begin_add(6, 32).expect("room"));
+        assert!(waits + given_up_after >= 2048 / 256, "{waits} after {given_up_after}");
+        assert_eq!((m.stat("devices"), m.stat("mapped")), (2, 0));
+        assert_eq!(m.remove_device(5), Err(Error::NotFound), "nobody announced it");
+        // Who announces it finds it there; MAPD takes it as it is.
+        assert_eq!(m.begin_add(5, 2048), Ok(false));
+        m.remove_device(5).expect("announced");
+        assert_eq!(m.begin_add(5, 2048), Ok(true));
+        m.ok_all(&[cmd::mapd(5, 11), cmd::mapti(5, 2047, 8192, 0)]);
+        m.enable(8192);
+        m.fire(5, 2047);
+        m.expect(&[8192], &[]);
+        m.ok(cmd::unmapd(5));
+        assert_eq!(m.stat("devices"), 1);
+        m.check();
+        // Or the domain ends.
+        assert_eq!(m.begin_add(5, 2048), Ok(true));
+        m.destroy();
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
+fn the_guest_goes_on_while_a_hypercall_is_in_progress() {
+    let m = Machine::booted(Config::default());
+    m.map(7, 1, 8192);
+    assert_eq!(m.begin_add(5, 2048), Ok(true));
+    m.fire(7, 0);
+    m.expect(&[8192], &[]);
+    // It may disable the ITS, and change its tables at once: a hypercall is
+    // none of its commands.
+    m.w32(GITS_CTLR, 0);
+    assert_eq!(m.r32(GITS_CTLR) >> 31, 1, "quiescent");
+    assert!(m.w64(GITS_BASER, 0), "devices are unmapped when the hypercall is done");
+    assert_eq!(m.r32(GITS_CTLR) >> 31, 0);
+    m.work();
+    assert_eq!(m.r32(GITS_CTLR) >> 31, 1);
+    // Nobody had announced it yet, so it went with all the others.
+    assert_eq!(m.stat("devices"), 0);
+    m.add_device(5, 2048).expect("room");
+    m.w64(GITS_BASER, Machine::baser(8).into());
+    m.w32(GITS_CTLR, 1);
+    m.map(5, 1, 8200);
+    m.fire(5, 0);
+    m.expect(&[8200], &[]);
     m.check();
     m.destroy();
 }
@@ -647,7 +751,87 @@ fn commands_cost_more_while_an_lpi_may_be_anywhere() {
     m.destroy();
 }
 
+#[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
+fn getting_what_a_device_takes_goes_on_step_by_step() {
+    let m = Machine::booted(Config { host_id_bits: 17, ..Config::default() });
+    let last = Cell::new(m.world.bytes());
+    let mut tables = 0;
+    let steps = in_steps(&m, &[cmd::mapd(5, 15)], |step| {
+        let grown = m.world.bytes() - last.replace(m.world.bytes());
+        // A page of entries costs as much as a command.
+        let pages = usize::try_from(TRAP / COMMAND).expect("few");
+        assert!(grown <= pages * (4096 + 128), "{grown} bytes in one step");
+        if tables == 0 {
+            tables = m.world.live_tables();
+            assert!(tables == 0 || step > 32768 / 512 / (TRAP / COMMAND), "after all the rest");
+        }
+    });
+    assert!(steps > 2 + 32768 / TRAP, "{steps}");
+    m.check();
+    m.destroy();
+}
+
 // ---- What a guest may have ----
+
+#[test]
+fn a_device_that_cannot_be_had_costs_no_memory() {
+    let m = Machine::booted(Config { host_id_bits: 14, ..Config::default() });
+    m.add_device(1, 4096).expect("room");
+    m.add_device(2, 4096).expect("room");
+    m.world.fail_once_after(0);
+    m.fails(cmd::mapd(3, 5), CommandError::MAPD_ITTSIZE_OOR);
+    m.fails(cmd::mapd(1, 13), CommandError::MAPD_ITTSIZE_OOR);
+    assert!(m.world.stop_failing(), "nothing was asked for");
+    // Both are as they were.
+    m.ok_all(&[cmd::mapd(1, 12), cmd::mapti(1, 4095, 8192, 0)]);
+    m.destroy();
+}
+
+#[test]
+fn only_what_was_announced_can_be_removed() {
+    let m = Machine::booted(Config::default());
+    m.map(5, 1, 8192);
+    assert_eq!(m.remove_device(5), Err(Error::NotFound));
+    m.fire(5, 0);
+    m.expect(&[8192], &[]);
+    m.destroy();
+}
+
+#[test]
+fn an_announced_device_that_cannot_grow_stays_announced() {
+    // 32 DISCARD, MAPD and 4 SYNC; then MAPD, 256 MAPTI and 4 SYNC.
+    for fails_after in [20, 60] {
+        World::renew();
+        let m = Machine::booted(Config::default());
+        m.add_device(5, 32).expect("room");
+        m.its[0].set_pace(Pace::Hang(fails_after));
+        let mut more = ring(&m, &[cmd::mapd(5, 8)]);
+        while more {
+            m.world.advance(1_000_000);
+            more = m.domain.work(&m.host);
+        }
+        let log = m.world.take_log();
+        m.its[0].set_pace(Pace::Immediate);
+        let failed = log.iter().any(|(_, line)| line.contains("MAPD_DEVICE_OOR"));
+        assert!(failed, "{log:?}");
+        assert_eq!(m.stat("devices"), 1);
+        // Another function finds it gone, and maps it again.
+        m.add_device(5, 64).expect("it works");
+        m.ok_all(&[cmd::mapd(5, 6), cmd::mapti(5, 63, 8192, 0)]);
+        m.enable(8192);
+        m.fire(5, 63);
+        m.expect(&[8192], &[]);
+        for _ in 0..2 {
+            m.remove_device(5).expect("announced");
+        }
+        assert_eq!(m.remove_device(5), Err(Error::NotFound));
+        assert_eq!(m.stat("devices"), 0);
+        // The allowance is what it was.
+        m.ok_all(&[cmd::mapd(6, 14), cmd::unmapd(6)]);
+        m.destroy();
+    }
+}
 
 #[test]
 fn mapd_takes_no_more_lpis_than_its_allowance() {

@@ -33,11 +33,15 @@ fn reuse() {
             }),
             job(move |rig| {
                 let range = rig.host.lpis.alloc(OTHER, 32).expect("there are many");
+                rig.host.lpis.make_room(&range, 0).expect("memory");
+                for event in 0..range.count() {
+                    let device = DeviceId::new(DEVICE + 1);
+                    rig.host.lpis.assign(&range, 0, device, event, 0).expect("room");
+                }
                 got.store(range.get(0) == Some(first), Ordering::Relaxed);
             }),
             job(|rig| {
-                let removed = rig.domain.remove_device(&rig.host, 0, DeviceId::new(DEVICE));
-                removed.expect("it is there");
+                rig.remove_device();
             }),
         ]);
         let owner = rig.host.lpis.get(first).map(|entry| entry.domain());

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Interrupts against what unmaps them: afterwards they are pending nowhere.
 
-use its_arch::DeviceId;
 use its_testkit::cmd;
 use its_threads::rig::{DEVICE, EVENTS, FIRST, Job, job};
 use its_threads::{Rig, explore};
@@ -204,14 +203,7 @@ fn mapti() {
 fn removal() {
     explore("delivery against removing the device", || {
         let rig = Rig::new();
-        rig.race([
-            fires(0),
-            job(|rig| rig.run_vcpu(0, 1)),
-            job(|rig| {
-                let removed = rig.domain.remove_device(&rig.host, 0, DeviceId::new(DEVICE));
-                removed.expect("it is there");
-            }),
-        ]);
+        rig.race([fires(0), job(|rig| rig.run_vcpu(0, 1)), job(Rig::remove_device)]);
         assert_eq!(rig.host.lpis.in_use(), 0);
         gone(&rig);
     });

@@ -267,6 +267,8 @@ pub const QUEUE_BYTES: u32 = 4096;
 struct Queue {
     slots: BTreeMap<u64, RawCommand>,
     cwriter: u64,
+    /// What GITS_CREADR stays at.
+    held: Option<u64>,
     /// The LPI of each device's event.
     map: BTreeMap<(u32, u32), u32>,
 }
@@ -277,7 +279,19 @@ pub struct HostIts(Mutex<Queue>);
 impl HostIts {
     /// An ITS with an empty queue.
     pub const fn new() -> Self {
-        Self(Mutex::new(Queue { slots: BTreeMap::new(), cwriter: 0, map: BTreeMap::new() }))
+        Self(Mutex::new(Queue {
+            slots: BTreeMap::new(),
+            cwriter: 0,
+            held: None,
+            map: BTreeMap::new(),
+        }))
+    }
+
+    /// From now on it does not say that it has executed anything more; or it
+    /// does again.
+    pub fn hold(&self, held: bool) {
+        let mut queue = lock(&self.0);
+        queue.held = held.then_some(queue.cwriter);
     }
 
     /// A device raises an event: the LPI that comes of it.
@@ -288,7 +302,8 @@ impl HostIts {
 
 #[unsafe(no_mangle)]
 extern "C" fn xen_its_svc_host_creadr(its: &HostIts) -> u64 {
-    lock(&its.0).cwriter
+    let queue = lock(&its.0);
+    queue.held.unwrap_or(queue.cwriter)
 }
 
 #[unsafe(no_mangle)]

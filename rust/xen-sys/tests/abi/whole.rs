@@ -8,7 +8,7 @@ use its_arch::gits::{GITS_CREADR, GITS_CTLR};
 use its_testkit::{cmd, scaled};
 
 use crate::c;
-use crate::guest::{Guest, ID_BITS, VCPUS, boot};
+use crate::guest::{Guest, HOST_ITS, ID_BITS, VCPUS, boot};
 use crate::machine::{REGISTERS, pinned};
 use crate::services::{alone, disabled, fail_after, live, take_log};
 
@@ -130,6 +130,18 @@ fn devices_come_and_go_by_hypercall() {
     assert!(guest.fire(5, 3));
     assert_eq!(guest.drain(1), [FIRST]);
     assert_eq!(remove(5), 0);
+    assert_eq!(remove(5), -2, "it is gone");
+    // There is more to do while the host ITS has not answered.
+    HOST_ITS.hold(true);
+    assert_eq!(add(5, 4), 1);
+    assert_eq!((add(6, 4), remove(5)), (1, 1), "others have to wait, too");
+    HOST_ITS.hold(false);
+    assert_eq!(add(5, 4), 0);
+    HOST_ITS.hold(true);
+    assert_eq!(remove(5), 0, "the rest is work for later");
+    assert_eq!(add(5, 4), 1);
+    HOST_ITS.hold(false);
+    guest.work();
     assert_eq!(remove(5), -2, "it is gone");
     assert!(!guest.fire(5, 3));
     assert_eq!(add(1 << 16, 4), -22, "the ITS has 16 DeviceID bits");
