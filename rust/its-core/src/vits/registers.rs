@@ -161,7 +161,7 @@ impl<E: Env> Vits<E> {
                 let old = registers.devices;
                 let baser = update(old.into(), Baser::WRITE_MASK);
                 registers.devices = sanitise_baser(Baser::from(baser));
-                if !registers.devices.valid() {
+                if old.valid() && !registers.devices.valid() {
                     let job = Job::ForgetDevices(ForgetDevices::new(self.index));
                     registers.job = Some(Running { job, command: None });
                 }
@@ -170,7 +170,7 @@ impl<E: Env> Vits<E> {
                 let old = registers.collections;
                 let baser = update(old.into(), Baser::WRITE_MASK);
                 registers.collections = sanitise_baser(Baser::from(baser)).with_indirect(false);
-                if !registers.collections.valid() {
+                if old.valid() && !registers.collections.valid() {
                     domain.unmap_all_collections(self.index);
                 }
             }
