@@ -31,8 +31,8 @@ impl Budget {
     }
 
     /// How many commands it is enough for; at least one.
-    pub(crate) fn commands(&self) -> u64 {
-        u64::from(self.0.div_ceil(COMMAND))
+    pub(crate) fn commands(&self) -> usize {
+        usize::try_from(self.0.div_ceil(COMMAND)).unwrap_or(usize::MAX)
     }
 }
 

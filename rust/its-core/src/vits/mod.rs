@@ -22,6 +22,9 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 /// is ever stored there.
 const ENTRY_BYTES: u8 = 8;
 
+/// Commands that are fetched in one go, if they are in one page.
+const RUN: usize = 16;
+
 /// The registers, and what hangs on them.
 struct Registers<E: Env> {
     enabled: bool,
@@ -33,6 +36,9 @@ struct Registers<E: Env> {
     stalled: bool,
     devices: Baser,
     collections: Baser,
+    /// Commands as they were last fetched. Here for no other reason than that it
+    /// need not be zeroed each time.
+    fetched: [[u8; 32]; RUN],
     /// Commands executed, by command number.
     executed: [u64; 16],
     /// Commands skipped because of an error, or unknown.
@@ -96,6 +102,7 @@ impl<E: Env> Vits<E> {
                 stalled: false,
                 devices: table(BaserType::Devices),
                 collections: table(BaserType::Collections),
+                fetched: [[0; 32]; RUN],
                 executed: [0; 16],
                 skipped: 0,
                 assignment: None,

@@ -22,12 +22,8 @@ use crate::host::Host;
 use crate::line::Line;
 use crate::sync::Ordering;
 use crate::vits::exec::mapd_reason;
-use crate::vits::{Registers, Running, Vits};
+use crate::vits::{RUN, Registers, Running, Vits};
 
-/// Commands that are fetched in one go, if they are in one page.
-const RUN: u64 = 16;
-/// Bytes of those.
-const RUN_BYTES: usize = 512;
 /// Pages of guest memory, for runs that may not cross one.
 const PAGE_SIZE: u64 = 4096;
 
@@ -66,15 +62,15 @@ impl<E: Env> Vits<E> {
             if budget.is_spent() || !registers.has_work() {
                 return registers.has_work();
             }
-            let mut bytes = [0_u8; RUN_BYTES];
             let run = Self::run_length(registers).min(budget.commands());
-            if !self.fetch(domain, registers, run, &mut bytes) {
+            if !Self::fetch(domain, registers, run) {
                 self.stall(domain, registers);
                 return false;
             }
-            let slots = bytes.as_chunks::<32>().0;
-            for (_, slot) in (0..run).zip(slots) {
-                self.execute(domain, host, registers, &RawCommand::from_le_bytes(slot));
+            for slot in 0..run {
+                let raw = registers.fetched.get(slot).map(RawCommand::from_le_bytes);
+                let Some(raw) = raw else { break };
+                self.execute(domain, host, registers, &raw);
                 budget.spend(COMMAND.saturating_add(domain.lookup_cost()));
                 if budget.is_spent() || registers.job.is_some() {
                     break;
@@ -182,7 +178,7 @@ impl<E: Env> Vits<E> {
 
     /// How many commands can be fetched together: up to GITS_CWRITER, the
     /// queue's end, or the end of a page.
-    fn run_length(registers: &Registers<E>) -> u64 {
+    fn run_length(registers: &Registers<E>) -> usize {
         let end = if registers.cwriter > registers.creadr {
             registers.cwriter
         } else {
@@ -190,15 +186,16 @@ impl<E: Env> Vits<E> {
         };
         let to_end = end.saturating_sub(registers.creadr);
         let to_page = PAGE_SIZE.saturating_sub(registers.creadr & (PAGE_SIZE - 1));
-        (to_end.min(to_page) / COMMAND_SIZE).clamp(1, RUN)
+        let slots = usize::try_from(to_end.min(to_page) / COMMAND_SIZE);
+        slots.unwrap_or(RUN).clamp(1, RUN)
     }
 
-    fn fetch(&self, domain: &Domain<E>, registers: &Registers<E>, run: u64, to: &mut [u8]) -> bool {
+    fn fetch(domain: &Domain<E>, registers: &mut Registers<E>, run: usize) -> bool {
         let Some(from) = registers.cbaser.address().checked_add(registers.creadr) else {
             return false;
         };
-        let Ok(len) = usize::try_from(run.saturating_mul(COMMAND_SIZE)) else { return false };
-        to.get_mut(..len).is_some_and(|to| domain.guest.read(from, to).is_ok())
+        let to = registers.fetched.get_mut(..run);
+        to.is_some_and(|to| domain.guest.read(from, to.as_flattened_mut()).is_ok())
     }
 
     /// The queue cannot be read: nothing can be skipped, so stop until the
