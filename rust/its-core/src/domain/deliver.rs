@@ -170,13 +170,14 @@ impl<E: Env> Domain<E> {
             if !self.vlpis.get(lpi).mapped() {
                 return;
             }
-            self.strays.store(true, Ordering::Relaxed);
-            // Either the entry is found changed below, or whoever changes it
-            // finds that it has to look everywhere: see `with_redists_of`.
-            fence(Ordering::SeqCst);
             // If only its collection is unmapped, it stays where it was. As
             // in `route`, the entry decides under the vCPU's lock.
             let outcome = redist.with(|state, vcpu| {
+                self.count_stray();
+                // Either the entry is found changed below, or whoever changes
+                // it finds that it has to look everywhere: see
+                // `with_redists_of`.
+                fence(Ordering::SeqCst);
                 let entry = self.vlpis.get(lpi);
                 if self.target(entry).is_some() {
                     return None;
@@ -198,7 +199,10 @@ impl<E: Env> Domain<E> {
         let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else {
             return false;
         };
-        let kick = redist.with(|state, vcpu| state.raise(vcpu, table, lpi).kick);
+        let kick = redist.with(|state, vcpu| {
+            self.count_stray();
+            state.raise(vcpu, table, lpi).kick
+        });
         if kick == Some(true) {
             redist.kick();
         }
@@ -213,8 +217,10 @@ impl<E: Env> Domain<E> {
         };
         let kick = redist.with(|state, vcpu| {
             // Being in a list register, it was mapped. Who has unmapped it
-            // since looks for it on every vCPU, because of MOVALL: here as
-            // well, before this or after it.
+            // since is found out below, or looks for it on every vCPU, and
+            // finds it here.
+            self.count_stray();
+            fence(Ordering::SeqCst);
             self.vlpis.get(lpi).mapped() && state.raise(vcpu, table, lpi).kick
         });
         if kick == Some(true) {

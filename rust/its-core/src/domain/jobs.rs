@@ -166,7 +166,7 @@ impl Drain {
             match from.flatten() {
                 Some(from) => self.from = from,
                 None => {
-                    domain.drains.fetch_sub(1, Ordering::Release);
+                    domain.end_looking_everywhere();
                     return Step::Done(self.then);
                 }
             }
@@ -319,20 +319,30 @@ impl<E: Env> Domain<E> {
         then: Option<Refresh>,
     ) -> Option<Drain> {
         let redist = self.redist(id)?;
-        // Before the mapping changes: who looks for an LPI looks everywhere
-        // until all of them have arrived.
-        self.drains.fetch_add(1, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        // Before the mapping changes.
+        self.begin_looking_everywhere();
         let Some(since) = redist.with(|state, _| state.begin_drain()) else {
-            self.drains.fetch_sub(1, Ordering::Relaxed);
+            self.end_looking_everywhere();
             return None;
         };
         Some(Drain { vcpu: id, leaving, from: Some(0), since, then })
     }
 
+    /// LPIs are on their way: who looks for one looks everywhere from now on.
+    pub(super) fn begin_looking_everywhere(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// All of them have arrived. Those that are not mapped to where they are
+    /// have been counted as strays.
+    pub(super) fn end_looking_everywhere(&self) {
+        self.drains.fetch_sub(1, Ordering::Release);
+    }
+
     /// An LPI may be pending elsewhere than where it is mapped to.
     pub(super) fn may_be_anywhere(&self) -> bool {
-        self.is_draining() || self.strays.load(Ordering::Relaxed)
+        self.is_draining() || self.strays.load(Ordering::Relaxed) != 0
     }
 
     /// LPIs are on their way from one vCPU to another.

@@ -94,8 +94,9 @@ pub struct Domain<E: Env> {
     common: E::Lock<Common>,
     properties: E::Once<PropertyTable<E>>,
     /// LPIs may be pending on a vCPU that they are not mapped to: MOVALL took
-    /// them there, or their collection was unmapped.
-    strays: AtomicBool,
+    /// them there, or their collection was unmapped. How often that happened
+    /// since it was last known that there are none.
+    strays: AtomicU64,
     /// How many commands are taking LPIs from one vCPU to another.
     drains: AtomicU32,
     /// How many redistributors are at work on GICR_INVALLR.
@@ -142,7 +143,7 @@ impl<E: Env> Domain<E> {
             redists: E::alloc(config.vcpus.into(), |_| Redist::new())?,
             common: E::Lock::new(Common { propbaser: PropBaser::new(), enabled: false }),
             properties: E::Once::new(),
-            strays: AtomicBool::new(false),
+            strays: AtomicU64::new(0),
             drains: AtomicU32::new(0),
             refreshes: AtomicU32::new(0),
             turn: AtomicU32::new(0),

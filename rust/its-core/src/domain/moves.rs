@@ -7,9 +7,14 @@ use its_arch::{CollectionId, Lpi, VcpuId};
 use crate::domain::jobs::{Drain, Job, Leaving, Refresh};
 use crate::domain::{COLLECTIONS, Domain, NEVER_MAPPED, UNMAPPED, mapped_to};
 use crate::env::{Env, Lock, Once};
-use crate::redist::{Displaced, Pending, Redist};
+use crate::redist::{Displaced, LpiState, Pending};
 use crate::sync::{AtomicU16, Ordering};
 use crate::vlpi::Entry;
+
+/// Is no LPI pending on a vCPU?
+fn is_idle<E: Env>(state: &LpiState<E>) -> bool {
+    state.in_slots() == 0 && state.waiting() == (0, 0)
+}
 
 impl<E: Env> Domain<E> {
     /// Re-read the property of `lpi` (INV, GICR_INVLPIR). One that is not
@@ -20,31 +25,54 @@ impl<E: Env> Domain<E> {
         if !entry.mapped() {
             return;
         }
-        self.with_redists_of(entry, |redist| {
-            let mut displaced = Displaced::new();
-            redist.with(|state, vcpu| state.refresh(vcpu, table, lpi, &mut displaced));
-            self.replace(redist, &displaced);
+        self.with_redists_of(entry, |state, vcpu, displaced| {
+            state.refresh(vcpu, table, lpi, displaced);
         });
     }
 
-    /// Call `each` with every redistributor on which an LPI of this entry may
-    /// be pending.
-    pub(super) fn with_redists_of(&self, entry: Entry, each: impl Fn(&Redist<E>)) {
-        let anywhere = self.may_be_anywhere();
+    /// Run `work` on every vCPU on which an LPI of this entry may be pending,
+    /// and raise what it displaces.
+    fn with_redists_of(
+        &self,
+        entry: Entry,
+        work: impl Fn(&mut LpiState<E>, &E::Vcpu, &mut Displaced),
+    ) {
+        let strays = self.strays.load(Ordering::Relaxed);
+        let draining = self.is_draining();
+        let anywhere = draining || self.strays.load(Ordering::Relaxed) != 0;
         let target = self.target(entry).map(|id| usize::from(id.get()));
+        let mut nothing_pending = true;
         for (index, redist) in self.redists.iter().enumerate() {
             if anywhere || target == Some(index) || redist.is_leaving() {
-                each(redist);
+                let mut displaced = Displaced::new();
+                let idle = redist.with(|state, vcpu| {
+                    work(state, vcpu, &mut displaced);
+                    is_idle(state)
+                });
+                nothing_pending &= idle.unwrap_or(true);
+                self.replace(redist, &displaced);
             }
         }
+        if anywhere && !draining && nothing_pending {
+            // There are no strays, unless one was counted since. What was
+            // displaced above is where it belongs, or was counted.
+            let _changed =
+                self.strays.compare_exchange(strays, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// An LPI is about to become pending where it is not mapped to, or has
+    /// been found to be so. The vGIC lock of that vCPU is held: who looks
+    /// there later finds it, and who looked there before knows of no strays
+    /// that he did not count.
+    pub(super) fn count_stray(&self) {
+        self.strays.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Take `lpi` away from where `entry` had it.
     pub(super) fn take(&self, entry: Entry, lpi: Lpi, pending: Pending) {
-        self.with_redists_of(entry, |redist| {
-            let mut displaced = Displaced::new();
-            redist.with(|state, vcpu| state.take(vcpu, lpi, pending, &mut displaced));
-            self.replace(redist, &displaced);
+        self.with_redists_of(entry, |state, vcpu, displaced| {
+            state.take(vcpu, lpi, pending, displaced);
         });
     }
 
@@ -60,7 +88,6 @@ impl<E: Env> Domain<E> {
         if from == to || redist.with(|_, _| ()).is_none() {
             return None;
         }
-        self.strays.store(true, Ordering::Relaxed);
         // What is on its way to `from`, but in a list register elsewhere yet.
         for redist in self.redists.iter().filter(|redist| redist.is_leaving()) {
             redist.with(|state, _| {
@@ -111,8 +138,7 @@ impl<E: Env> Domain<E> {
         let was_mapped = mapped_to(old).is_some();
         let Some(vcpu) = vcpu else {
             if was_mapped {
-                self.strays.store(true, Ordering::Relaxed);
-                cell.store(old | UNMAPPED, Ordering::Release);
+                self.unmap_collection(cell, old);
             }
             return None;
         };
@@ -131,6 +157,20 @@ impl<E: Env> Domain<E> {
             None if was_mapped => None,
             None => Some(Job::Refresh(Refresh::new(vcpu))),
         }
+    }
+
+    /// LPIs of the collection stay where they are pending.
+    fn unmap_collection(&self, cell: &AtomicU16, old: u16) {
+        self.begin_looking_everywhere();
+        cell.store(old | UNMAPPED, Ordering::Release);
+        if let Some(redist) = self.redist(VcpuId::new(old)) {
+            redist.with(|state, _| {
+                if !is_idle(state) {
+                    self.count_stray();
+                }
+            });
+        }
+        self.end_looking_everywhere();
     }
 
     /// The guest takes away its collection table: none of the collections of

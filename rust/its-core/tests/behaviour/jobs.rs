@@ -742,12 +742,29 @@ fn a_domain_gives_back_step_by_step() {
 fn commands_cost_more_while_an_lpi_may_be_anywhere() {
     let m = Machine::booted(Config { vcpus: 128, ..Config::default() });
     m.map(5, 1, 8192);
-    let one = in_steps(&m, &[cmd::inv(5, 0); 64], |_| ());
-    assert_eq!(one, 2);
+    m.disable(8192);
+    m.ok(cmd::inv(5, 0));
+    let one = |why: &str| assert_eq!(in_steps(&m, &[cmd::inv(5, 0); 64], |_| ()), 2, "{why}");
+    one("nothing is pending");
+    m.ok_all(&[cmd::movall(0, 1), cmd::movall(1, 0), cmd::unmapc(0), cmd::mapc(0, 0)]);
+    one("nothing was pending");
+    m.fire(5, 0);
+    one("it is pending where it is mapped");
+    let everywhere = |what: &str| {
+        // Each looks at 128 vCPUs from now on.
+        let steps = in_steps(&m, &[cmd::inv(5, 0); 64], |_| ());
+        let want = 64 * u64::from(COMMAND + 128 / 4) / u64::from(TRAP);
+        assert!(u64::from(steps) >= want, "{what}: {steps}");
+    };
     m.ok(cmd::movall(0, 1));
-    // Each looks at 128 vCPUs from now on.
-    let wide = in_steps(&m, &[cmd::inv(5, 0); 64], |_| ());
-    assert!(u64::from(wide) >= 64 * u64::from(COMMAND + 128 / 4) / u64::from(TRAP), "{wide}");
+    everywhere("MOVALL took it along");
+    // Until nothing is pending anywhere, and somebody has seen that.
+    m.ok(cmd::clear(5, 0));
+    one("it is gone");
+    m.ok_all(&[cmd::mapti(5, 1, 8193, 2), cmd::int(5, 1), cmd::unmapc(2)]);
+    everywhere("it stays where it was");
+    m.ok_all(&[cmd::discard(5, 1), cmd::inv(5, 0)]);
+    one("it is gone");
     m.destroy();
 }
 
