@@ -103,6 +103,15 @@ impl<E: Env> Bitmap<E> {
         true
     }
 
+    /// The numbers from `from` on that share a word with the first of them:
+    /// bit `n` is that word's first number, which comes with it, and `n`.
+    pub(crate) fn next_word(&self, from: u32) -> Option<(u32, u64)> {
+        let next = self.next(from)?;
+        let (word, _) = place(next);
+        let bits = self.words.get(word)? & (u64::MAX << (next & 63));
+        Some((next & !63, bits))
+    }
+
     /// The lowest number in the set that is `from` or above.
     pub(crate) fn next(&self, from: u32) -> Option<u32> {
         if self.count == 0 {

@@ -2,7 +2,7 @@
 //! How much a guest may have done in one go.
 //!
 //! The unit is an LPI looked at, or a host command: a few hundred
-//! instructions. What is left when a budget is spent goes on in
+//! instructions, as are 16 LPIs of which only a property is read. What is left when a budget is spent goes on in
 //! [`crate::Domain::work`], with other work of the CPU in between.
 
 /// Commands that one trap executes at most.

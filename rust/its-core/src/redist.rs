@@ -647,15 +647,12 @@ impl<E: Env> LpiState<E> {
         &mut self,
         from: u32,
         displaced: &mut Displaced,
-        dormant_only: bool,
         wanted: impl Fn(Lpi) -> bool,
     ) -> Option<u32> {
         let mut at = from;
         // Looks at a bounded number of LPIs, whatever `wanted` says of them.
         for _ in 0..SLOTS {
-            let ready = if dormant_only { None } else { self.ready.next(at) };
-            let dormant = self.dormant.next(at);
-            let index = match (ready, dormant) {
+            let index = match (self.ready.next(at), self.dormant.next(at)) {
                 (Some(a), Some(b)) => a.min(b),
                 (Some(one), None) | (None, Some(one)) => one,
                 (None, None) => return None,
@@ -663,14 +660,40 @@ impl<E: Env> LpiState<E> {
             at = index.saturating_add(1);
             let Some(lpi) = Lpi::from_index(index) else { continue };
             if wanted(lpi) {
-                if !dormant_only {
-                    self.ready.clear(index);
-                }
+                self.ready.clear(index);
                 self.dormant.clear(index);
                 displaced.push(lpi, None);
             }
         }
         Some(at)
+    }
+
+    /// Take LPIs that are enabled by now, and for which `mapped` holds, out of
+    /// `dormant`: up to a batch of those in the first word from `from` on. Returns
+    /// where to go on, if there is more.
+    pub(crate) fn take_enabled(
+        &mut self,
+        table: &PropertyTable<E>,
+        from: u32,
+        displaced: &mut Displaced,
+        mapped: impl Fn(Lpi) -> bool,
+    ) -> Option<u32> {
+        let (first, mut bits) = self.dormant.next_word(from)?;
+        let mut room = SLOTS;
+        while bits != 0 {
+            let index = first | bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+            let Some(lpi) = Lpi::from_index(index) else { continue };
+            if table.get(lpi).enabled() && mapped(lpi) {
+                if room == 0 {
+                    return Some(index);
+                }
+                room = room.saturating_sub(1);
+                self.dormant.clear(index);
+                displaced.push(lpi, None);
+            }
+        }
+        first.checked_add(64)
     }
 
     /// The vCPU is about to enter the guest: empty the slots that were to be

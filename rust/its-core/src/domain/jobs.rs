@@ -22,6 +22,12 @@ use crate::vlpi::PropertyTable;
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a small constant")]
 const BATCH: u32 = SLOTS as u32;
 
+/// What it costs to read the properties of the disabled LPIs in a word, of which
+/// these were enabled.
+fn word_cost(enabled: &Displaced) -> u32 {
+    u32::try_from(enabled.iter().count()).unwrap_or(u32::MAX).saturating_add(4)
+}
+
 /// A job in progress.
 pub(crate) enum Job<E: Env> {
     /// INVALL.
@@ -147,7 +153,7 @@ impl Drain {
             let mut displaced = Displaced::new();
             let mut since = self.since;
             let from = redist.with(|state, vcpu| match self.from {
-                Some(from) => Some(state.take_waiting(from, &mut displaced, false, wanted)),
+                Some(from) => Some(state.take_waiting(from, &mut displaced, wanted)),
                 None => {
                     since = state.end_drain(vcpu, since, heir, &mut displaced, wanted)?;
                     Some(Some(0))
@@ -250,7 +256,7 @@ impl<E: Env> Domain<E> {
         let next =
             redist.with(|state, _| self.take_enabled(state, table, from, &mut displaced)).flatten();
         self.replace(redist, &displaced);
-        budget.spend(BATCH);
+        budget.spend(word_cost(&displaced));
         next
     }
 
@@ -261,9 +267,7 @@ impl<E: Env> Domain<E> {
         from: u32,
         displaced: &mut Displaced,
     ) -> Option<u32> {
-        state.take_waiting(from, displaced, true, |lpi| {
-            table.get(lpi).enabled() && self.vlpis.get(lpi).mapped()
-        })
+        state.take_enabled(table, from, displaced, |lpi| self.vlpis.get(lpi).mapped())
     }
 
     /// All properties of LPIs of a vCPU may have changed, and that vCPU's
@@ -304,7 +308,7 @@ impl<E: Env> Domain<E> {
                     break;
                 }
                 self.replace(redist, &displaced);
-                budget.spend(BATCH);
+                budget.spend(word_cost(&displaced));
             }
         }
         self.refreshes.load(Ordering::Relaxed) != 0
