@@ -389,7 +389,7 @@ pub(crate) fn rank_of(type_name: &'static str) -> u8 {
         ("its_core::device::Devices", 2),
         ("its_core::domain::Common", 2),
         ("its_core::sorted::SortedMap", 3),
-        ("its_core::host::lpi::Allocator", 3),
+        ("its_core::host::blocks::Blocks", 3),
         ("its_core::host::mask::Masked", 3),
         ("its_core::host::queue::State", 4),
         ("its_core::host::its::Collections", 4),

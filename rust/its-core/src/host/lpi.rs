@@ -9,8 +9,8 @@ use bitfield_struct::bitfield;
 use its_arch::{DeviceId, EventId, IdBits, Lpi};
 
 use crate::Error;
-use crate::bitmap::Bitmap;
 use crate::env::{Env, Lock, Once};
+use crate::host::blocks::Blocks;
 use crate::sync::{AtomicU64, Ordering};
 
 /// LPIs are handed out in aligned blocks of this many.
@@ -103,16 +103,13 @@ struct Page<E: Env> {
     events: E::Buf<AtomicU64>,
 }
 
-struct Allocator<E: Env> {
-    /// Blocks in use.
-    used: Bitmap<E>,
-    blocks: u32,
-}
-
 /// The host's LPIs. Looked up without a lock; allocated under one.
 pub struct HostLpis<E: Env> {
     pages: E::Buf<E::Once<Page<E>>>,
-    allocator: E::Lock<Allocator<E>>,
+    /// How many there are.
+    total: u32,
+    /// The lock under which pages come, too.
+    blocks: E::Lock<Blocks<E>>,
 }
 
 impl<E: Env> HostLpis<E> {
@@ -122,11 +119,11 @@ impl<E: Env> HostLpis<E> {
     /// [`Error::NoMemory`].
     pub fn new(id_bits: IdBits) -> Result<Self, Error> {
         let lpis = u32::try_from(id_bits.lpis()).map_err(|_| Error::OutOfRange)?;
-        let blocks = lpis / BLOCK;
         let pages = usize::try_from(lpis.div_ceil(LPIS_PER_PAGE)).map_err(|_| Error::OutOfRange)?;
         Ok(Self {
             pages: E::alloc(pages, |_| E::Once::new())?,
-            allocator: E::Lock::new(Allocator { used: Bitmap::new(blocks)?, blocks }),
+            total: lpis,
+            blocks: E::Lock::new(Blocks::new(lpis / BLOCK)?),
         })
     }
 
@@ -242,27 +239,8 @@ impl<E: Env> HostLpis<E> {
         if !count.is_power_of_two() || count < BLOCK {
             return Err(Error::OutOfRange);
         }
-        let want = count / BLOCK;
-        let mut allocator = self.allocator.lock();
-        // Aligned runs keep large holes whole.
-        let mut block = 0_u32;
-        loop {
-            let end = block.checked_add(want).ok_or(Error::NoLpis)?;
-            if end > allocator.blocks {
-                return Err(Error::NoLpis);
-            }
-            match allocator.used.next(block).filter(|used| *used < end) {
-                None => break,
-                Some(used) => {
-                    let past = used.checked_add(1).ok_or(Error::NoLpis)?;
-                    block = past.checked_next_multiple_of(want).ok_or(Error::NoLpis)?;
-                }
-            }
-        }
+        let block = self.blocks.lock().take(count / BLOCK).ok_or(Error::NoLpis)?;
         let first = block.checked_mul(BLOCK).and_then(Lpi::from_index).ok_or(Error::NoLpis)?;
-        for used in block..block.saturating_add(want) {
-            allocator.used.set(used);
-        }
         Ok(LpiRange { first, count, domain })
     }
 
@@ -276,13 +254,13 @@ impl<E: Env> HostLpis<E> {
         let page = usize::try_from(lpi.index() / LPIS_PER_PAGE).map_err(|_| Error::OutOfRange)?;
         let cell = self.pages.get(page).ok_or(Error::NoLpis)?;
         // Ranges share pages: one of them sets the cell.
-        let allocator = self.allocator.lock();
+        let blocks = self.blocks.lock();
         if cell.get().is_none() {
             let entries = E::alloc(512, |_| AtomicU64::new(0))?;
             let events = E::alloc(512 / LPIS_PER_BLOCK, |_| AtomicU64::new(0))?;
             cell.set(Page { entries, events }).map_err(|_| Error::Exists)?;
         }
-        drop(allocator);
+        drop(blocks);
         let past = lpi.index() % LPIS_PER_PAGE;
         Ok(index.saturating_add(LPIS_PER_PAGE.saturating_sub(past)))
     }
@@ -300,20 +278,16 @@ impl<E: Env> HostLpis<E> {
 
     /// Take LPIs back that are nobody's, and that the host ITS no longer maps.
     pub fn free(&self, range: LpiRange) {
-        let mut allocator = self.allocator.lock();
-        let first = range.first.index() / BLOCK;
-        for block in first..first.saturating_add(range.count / BLOCK) {
-            allocator.used.clear(block);
-        }
+        self.blocks.lock().give(range.first.index() / BLOCK, range.count / BLOCK);
     }
 
     /// How many there are.
     pub(crate) fn total(&self) -> u32 {
-        self.allocator.lock().blocks.saturating_mul(BLOCK)
+        self.total
     }
 
     /// How many LPIs are assigned.
     pub fn in_use(&self) -> u32 {
-        self.allocator.lock().used.count().saturating_mul(BLOCK)
+        self.blocks.lock().used().saturating_mul(BLOCK)
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The machine's side: its LPIs and its ITSes.
 
+mod blocks;
 pub mod its;
 pub mod lpi;
 mod mask;

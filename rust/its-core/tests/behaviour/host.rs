@@ -3,11 +3,11 @@
 //! is slow, stalls or dies.
 
 use its_arch::{DeviceId, EventId, IdBits, Lpi, Rdbase};
-use its_core::host::lpi::BLOCK;
+use its_core::host::lpi::{BLOCK, LpiRange};
 use its_core::host::{HostDevice, HostItsConfig, HostLpis, MAX_ITS};
 use its_core::{Error, Host};
 use its_testkit::its::{FakeHostIts, Pace};
-use its_testkit::numbers::Random;
+use its_testkit::numbers::{Numbers, Random};
 use its_testkit::{Config, Fake, World, hosting, scaled};
 
 fn device(id: u32) -> DeviceId {
@@ -91,6 +91,38 @@ fn holes_are_found() {
     assert_eq!(range.get(0), Lpi::from_index(11 * 32));
     assert_eq!(lpis.alloc(1, 32), Err(Error::NoLpis));
     assert_eq!(lpis.in_use(), 8192);
+}
+
+#[test]
+fn the_first_place_that_is_large_enough_is_taken() {
+    let size = |n: u32| usize::try_from(n).expect("few");
+    let block_of = |range: &LpiRange| range.get(0).expect("not empty").index() / BLOCK;
+    // 3840 blocks: as a list of what is in use.
+    let lpis = HostLpis::<Fake>::new(IdBits::new(17).expect("17 bits")).expect("memory");
+    let mut used = vec![false; 3840];
+    let mut ranges = Vec::new();
+    let mut numbers = Random::new(7, 40);
+    for _ in 0..scaled(4000, 200) {
+        // Mostly full, so that there are holes of all sizes.
+        if !ranges.is_empty() && numbers.once_in(3) {
+            let range: LpiRange = ranges.swap_remove(numbers.index(ranges.len()));
+            used[size(block_of(&range))..][..size(range.count() / BLOCK)].fill(false);
+            lpis.free(range);
+        }
+        let sizes = if numbers.once_in(50) { 11 } else { 7 };
+        let blocks = 1_usize << numbers.below(sizes);
+        let place = (0..used.len() / blocks).map(|n| n * blocks);
+        let place = place.map(|at| at..at + blocks).find(|at| !used[at.clone()].contains(&true));
+        let got = lpis.alloc(1, u32::try_from(blocks).expect("few") * BLOCK).ok();
+        let first = got.as_ref().map(block_of).map(size);
+        assert_eq!(first, place.as_ref().map(|place| place.start));
+        if let (Some(range), Some(place)) = (got, place) {
+            used[place].fill(true);
+            ranges.push(range);
+        }
+        let count = used.iter().filter(|used| **used).count();
+        assert_eq!(lpis.in_use() / BLOCK, u32::try_from(count).expect("few"));
+    }
 }
 
 #[test]
