@@ -68,7 +68,10 @@ impl<E: Env> DeviceJob<E> {
             stage = match stage {
                 Stage::Prepare(preparation) => match preparation.advance(host, budget) {
                     Step::More(rest) => Stage::Prepare(rest),
-                    Step::Done(result) => plan.after_preparing(domain, result),
+                    Step::Done(result) => {
+                        budget.spend(domain.room_cost());
+                        plan.after_preparing(domain, result)
+                    }
                 },
                 Stage::Events(from) => match domain.unmap_events(host, plan.key, from, budget) {
                     Some(next) => Stage::Events(next),
@@ -78,7 +81,10 @@ impl<E: Env> DeviceJob<E> {
                     Step::More(rest) => {
                         return Step::More(Self { plan, stage: Stage::Remove(rest) });
                     }
-                    Step::Done(_) => plan.install(host),
+                    Step::Done(_) => {
+                        budget.spend(domain.room_cost());
+                        plan.install(host)
+                    }
                 },
                 Stage::Install(transit) => match transit.advance(host, budget) {
                     Step::More(rest) => {
@@ -260,6 +266,12 @@ impl<E: Env> Domain<E> {
         }
         let plan = Plan { key, bits, charged, new: None };
         Ok(DeviceJob { plan, stage: Stage::Prepare(preparation) })
+    }
+
+    /// What it costs to add a device to the map, or to take it out: others are
+    /// moved aside.
+    fn room_cost(&self) -> u32 {
+        u32::try_from(self.devices.lock().map.len() / 16).unwrap_or(u32::MAX)
     }
 
     /// From here on the guest has no use of a device.

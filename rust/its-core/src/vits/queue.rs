@@ -28,13 +28,8 @@ use crate::vits::{RUN, Registers, Running, Vits};
 const PAGE_SIZE: u64 = 4096;
 
 impl<E: Env> Registers<E> {
-    /// Is there anything to do?
-    pub(super) fn has_work(&self) -> bool {
-        self.assignment.is_some() || self.is_busy()
-    }
-
     /// Is there anything to do for the guest?
-    pub(super) fn is_busy(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.job.is_some()
             || (self.enabled && !self.stalled && self.cbaser.valid() && self.creadr != self.cwriter)
     }
@@ -72,7 +67,10 @@ impl<E: Env> Vits<E> {
                 let Some(raw) = raw else { break };
                 self.execute(domain, host, registers, &raw);
                 budget.spend(COMMAND.saturating_add(domain.lookup_cost()));
-                if budget.is_spent() || registers.job.is_some() {
+                if !self.finish_job(domain, host, registers, budget) {
+                    return true;
+                }
+                if budget.is_spent() {
                     break;
                 }
             }

@@ -100,7 +100,7 @@ impl<E: Env> Vits<E> {
                 let registers = self.registers.lock();
                 Ctlr::new()
                     .with_enabled(registers.enabled)
-                    .with_quiescent(!registers.is_busy())
+                    .with_quiescent(!registers.has_work())
                     .into_bits()
                     .into()
             }

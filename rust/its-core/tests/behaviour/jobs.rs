@@ -666,6 +666,30 @@ fn a_hypercall_that_never_comes_again_leaves_nothing_behind() {
 
 #[test]
 #[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
+fn a_hypercall_has_its_own_errors_only() {
+    let m = Machine::booted(Config { host_id_bits: 17, ..Config::default() });
+    // Another hypercall, or the guest, finds that there is no memory for it.
+    let others: [fn(&Machine); 2] =
+        [|m| assert_eq!(m.begin_add(6, 32), Ok(false)), |m| m.ok(cmd::mapd(7, 5))];
+    for (devices, other) in (1..).zip(others) {
+        assert_eq!(m.begin_add(5, 32768), Ok(true));
+        m.world.fail_once_after(0);
+        other(&m);
+        assert!(!m.world.stop_failing());
+        assert_eq!(m.stat("devices"), devices);
+    }
+    // Who asked for it finds out when he asks again.
+    assert_eq!(m.begin_add(5, 32768), Ok(true));
+    m.world.fail_once_after(0);
+    assert_eq!(m.begin_add(5, 32768), Err(Error::NoMemory));
+    assert!(!m.world.stop_failing());
+    assert_eq!(m.add_device(5, 32768), Ok(()));
+    m.check();
+    m.destroy();
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn the_guest_goes_on_while_a_hypercall_is_in_progress() {
     let m = Machine::booted(Config::default());
     m.map(7, 1, 8192);
@@ -805,6 +829,38 @@ fn getting_what_a_device_takes_goes_on_step_by_step() {
     });
     assert!(steps > 2 + 32768 / TRAP, "{steps}");
     m.check();
+    m.destroy();
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
+fn a_device_among_many_costs_more() {
+    let steps = |m: &Machine| in_steps(m, &[cmd::mapd(0, 5), cmd::unmapd(0)].repeat(10), |_| ());
+    let m = Machine::booted(Config { queue_pages: 2, ..Config::default() });
+    let alone = steps(&m);
+    m.ok_all(&(1..800).map(|device| cmd::mapd(device, 5)).collect::<Vec<_>>());
+    // All others are moved aside, and back, 16 for a unit.
+    let among_many = steps(&m);
+    assert!(among_many >= alone + 10 * 2 * (799 / 16) / TRAP, "{among_many}, {alone}");
+    m.destroy();
+}
+
+#[test]
+fn commands_are_fetched_together() {
+    let m = Machine::booted(Config { queue_pages: 2, ..Config::default() });
+    m.ok(cmd::mapd(5, 7));
+    let at = m.r64(GITS_CWRITER) / 32;
+    // A run ends with the trap's 32 commands and with the page, and MAPC is no
+    // reason to read anything twice.
+    let map: Vec<_> = (0..64).map(|n| cmd::mapti(5, n, 8192 + n, 0)).collect();
+    let reads = m.ram.reads();
+    in_steps(&m, &map, |_| ());
+    assert_eq!(m.ram.reads() - reads, 64 / 16, "no page ends between {at} and {}", at + 64);
+    let reads = m.ram.reads();
+    in_steps(&m, &[cmd::unmapc(1), cmd::mapc(1, 1), cmd::invall(1), cmd::sync(1)], |_| ());
+    // The command; its LPI's property is read from a page that is pinned.
+    in_steps(&m, &[cmd::inv(5, 0)], |_| ());
+    assert_eq!(m.ram.reads() - reads, 2);
     m.destroy();
 }
 
