@@ -368,8 +368,8 @@ impl<E: Env> Domain<E> {
         Some(DeviceJob { plan, stage: Stage::Events(0) })
     }
 
-    /// Unmap events of a device from number `from` on. Where to go on, if
-    /// there are more.
+    /// Unmap events of a device from number `from` on, a block at a time. Where
+    /// to go on, if there are more.
     fn unmap_events(
         &self,
         host: &Host<E>,
@@ -380,21 +380,24 @@ impl<E: Env> Domain<E> {
         let devices = self.devices.lock();
         let known = devices.map.get(key)?.host.as_ref()?;
         let cost = self.lookup_cost().saturating_add(1);
-        let mut at = from;
-        while at < known.events() {
+        let mut block = from;
+        while block < known.events() {
             if budget.is_spent() {
-                return Some(at);
+                return Some(block);
             }
             budget.spend(1);
-            let Some(event) = host.lpis.mapped_in_block(&known.lpis, at) else {
-                at = (at | (BLOCK - 1)).saturating_add(1);
-                continue;
-            };
-            budget.spend(cost);
-            if let Some(lpi) = known.lpi(EventId::new(event)) {
-                self.unmap_event(host, lpi);
+            let mut mapped = host.lpis.mapped_in_block(&known.lpis, block);
+            while mapped != 0 {
+                if budget.is_spent() {
+                    return Some(block);
+                }
+                budget.spend(cost);
+                if let Some(lpi) = known.lpi(EventId::new(block | mapped.trailing_zeros())) {
+                    self.unmap_event(host, lpi);
+                }
+                mapped &= mapped.wrapping_sub(1);
             }
-            at = event.saturating_add(1);
+            block = block.saturating_add(BLOCK);
         }
         None
     }

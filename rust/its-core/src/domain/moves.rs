@@ -47,7 +47,7 @@ impl<E: Env> Domain<E> {
                 let mut displaced = Displaced::new();
                 let idle = redist.with(|state, vcpu| {
                     work(state, vcpu, &mut displaced);
-                    is_idle(state)
+                    anywhere && is_idle(state)
                 });
                 nothing_pending &= idle.unwrap_or(true);
                 self.replace(redist, &displaced);

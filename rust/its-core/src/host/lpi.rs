@@ -218,15 +218,16 @@ impl<E: Env> HostLpis<E> {
         }
     }
 
-    /// The first event from `from` to the end of its block that is mapped to a
-    /// virtual LPI.
-    pub(crate) fn mapped_in_block(&self, range: &LpiRange, from: u32) -> Option<u32> {
-        let (page, offset) = self.page(range.get(from)?)?;
-        // A block is in one page: it is looked up once.
-        let end = (offset | (LPIS_PER_BLOCK - 1)).checked_add(1)?;
-        let entries = page.entries.get(offset..end)?;
+    /// Which events of the block that event `first` of a range begins are mapped
+    /// to a virtual LPI: a bit for each.
+    pub(crate) fn mapped_in_block(&self, range: &LpiRange, first: u32) -> u32 {
+        let block = range.get(first).and_then(|lpi| {
+            let (page, offset) = self.page(lpi)?;
+            page.entries.get(offset..offset.checked_add(LPIS_PER_BLOCK)?)
+        });
         let mapped = |entry: &AtomicU64| HostEntry::from(entry.load(Ordering::Relaxed)).vlpi() != 0;
-        from.checked_add(u32::try_from(entries.iter().position(mapped)?).ok()?)
+        let entries = block.into_iter().flatten().rev();
+        entries.fold(0, |bits, entry| bits << 1 | u32::from(mapped(entry)))
     }
 
     /// Take a run of `count` LPIs, a power of two of at least [`BLOCK`], for

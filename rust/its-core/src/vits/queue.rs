@@ -106,7 +106,9 @@ impl<E: Env> Vits<E> {
         budget: &mut Budget,
     ) -> bool {
         // If that fails, the hypercall finds out when it comes again.
-        if Self::finish_assignment(domain, host, registers, budget) == Ok(false) {
+        if registers.assignment.is_some()
+            && Self::finish_assignment(domain, host, registers, budget) == Ok(false)
+        {
             return false;
         }
         let Some(Running { job, command }) = registers.job.take() else { return true };
