@@ -61,10 +61,9 @@ impl<E: Env> Domain<E> {
         }
     }
 
-    /// An LPI is about to become pending where it is not mapped to, or has
-    /// been found to be so. The vGIC lock of that vCPU is held: who looks
-    /// there later finds it, and who looked there before knows of no strays
-    /// that he did not count.
+    /// An LPI is pending, or about to be, on a vCPU that it may not be mapped
+    /// to. That vCPU's vGIC lock is held: whoever looks there later finds the
+    /// LPI, and whoever has looked before finds that the count has changed.
     pub(super) fn count_stray(&self) {
         self.strays.fetch_add(1, Ordering::Relaxed);
     }
