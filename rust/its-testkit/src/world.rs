@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use its_core::Error;
@@ -24,7 +24,7 @@ pub(crate) const VGIC_RANK: u8 = 5;
 
 /// What one poll of the hardware takes: longer than in truth, so that waiting
 /// in vain takes fewer of them.
-const RELAX_NS: u64 = 20_000;
+const RELAX_NS: u64 = 200_000;
 
 /// A lock that this thread holds.
 #[derive(Clone, Copy)]
@@ -56,6 +56,8 @@ pub struct World {
     clock: AtomicU64,
     /// What waiting once takes, in nanoseconds.
     relax: AtomicU64,
+    /// Other threads than the first are in it.
+    shared: AtomicBool,
     log: Mutex<Vec<(Level, String)>>,
     models: Mutex<Vec<Weak<Mutex<Model>>>>,
     /// The host's LPI configuration table: those that are disabled.
@@ -83,11 +85,12 @@ impl World {
 
     /// Give the calling thread a new world: for one test that is many.
     pub fn renew() {
-        Self::new().enter();
+        CURRENT.set(Some(Self::new()));
     }
 
     /// Make it the calling thread's world: for threads that a test starts.
     pub fn enter(self: &Arc<Self>) {
+        self.shared.store(true, Ordering::Relaxed);
         CURRENT.set(Some(Arc::clone(self)));
     }
 
@@ -254,17 +257,17 @@ impl World {
     }
 
     /// Have the clock move by so many nanoseconds each time the hypervisor
-    /// waits: more than in truth, so that waiting in vain takes less long. No
-    /// other thread is waited for.
+    /// waits: more than in truth, so that waiting in vain takes less long.
     pub fn set_relax(&self, nanoseconds: u64) {
         self.relax.store(nanoseconds, Ordering::Relaxed);
     }
 
     /// The hypervisor waits.
     pub(crate) fn relax(&self) {
-        let nanoseconds = self.relax.load(Ordering::Relaxed);
-        self.advance(nanoseconds);
-        if nanoseconds == RELAX_NS {
+        self.advance(self.relax.load(Ordering::Relaxed));
+        // Who waits for nobody keeps the CPU: on a busy machine it takes long
+        // to get it back.
+        if self.shared.load(Ordering::Relaxed) {
             std::thread::yield_now();
         }
     }

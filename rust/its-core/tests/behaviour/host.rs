@@ -250,7 +250,7 @@ fn a_slow_its_is_waited_for_as_long_as_it_makes_progress() {
     let world = World::current();
     let (host, its) = config(8 * 32).host().expect("memory");
     // 20 ms each, where 100 ms without progress are too long.
-    its[0].set_pace(Pace::Slow(1000));
+    its[0].set_pace(Pace::Slow(100));
     let before = world.now();
     let device = map(&host, 1, 32).expect("it gets there");
     assert!(world.now() - before > 500_000_000);

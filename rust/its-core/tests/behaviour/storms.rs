@@ -12,7 +12,7 @@ use its_core::env::{Env, HostHw, Table};
 use its_core::host::HostItsConfig;
 use its_core::host::queue::reserved;
 use its_testkit::its::{FakeHostIts, Pace};
-use its_testkit::{Config, Fake, Machine, World, cmd, world};
+use its_testkit::{Config, Fake, Machine, World, cmd, scaled, world};
 
 /// The first LPI of device 5.
 const FIRST: u32 = 8192;
@@ -482,12 +482,12 @@ fn assignment_leaves_room_for_an_inv() {
     m.disable(FIRST);
     m.fire(5, 0);
     let full = usize::try_from(SLOTS - 1 - reserved(SLOTS)).expect("few");
-    m.its[0].set_pace(Pace::Slow(1000));
+    m.its[0].set_pace(Pace::Slow(scaled(300, 50)));
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             m.world.enter();
-            m.add_device(6, 1024).expect("it gets there");
+            m.add_device(6, scaled(1024, 64)).expect("it gets there");
             done.store(true, Ordering::SeqCst);
         });
         while m.its[0].waiting() < full {
