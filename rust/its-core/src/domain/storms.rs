@@ -141,13 +141,12 @@ impl<E: Env> Domain<E> {
             if host.lpis.get(host_lpi).is_none_or(|entry| entry.domain() != self.config.id) {
                 continue;
             }
+            // Before the look: the guest may take the LPI right after it.
+            self.watch.store(true, Ordering::Relaxed);
             match self.look_at(host, host_lpi) {
                 Look::Free => unmasked = unmasked.saturating_add(1),
-                Look::Held => self.watch.store(true, Ordering::Relaxed),
-                Look::Later => {
-                    self.watch.store(true, Ordering::Relaxed);
-                    later = true;
-                }
+                Look::Held => {}
+                Look::Later => later = true,
             }
             if unmasked == UNMASKS {
                 break;
