@@ -20,7 +20,7 @@ use crate::env::{Env, Guest};
 use crate::host::Host;
 use crate::rate::INTERVAL_NS;
 use crate::redist::STORM;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, fence};
 
 /// Until masked LPIs are looked at after the guest did something that may
 /// make a difference, in nanoseconds. However often it does so, the look takes
@@ -114,6 +114,8 @@ impl<E: Env> Domain<E> {
     /// Something has changed that may make a difference to LPIs that are
     /// masked. Any context.
     pub(crate) fn look_again(&self) {
+        // See `tick`.
+        fence(Ordering::SeqCst);
         if self.watch.load(Ordering::Relaxed) {
             self.guest.request_tick(SOON_NS);
         }
@@ -141,8 +143,10 @@ impl<E: Env> Domain<E> {
             if host.lpis.get(host_lpi).is_none_or(|entry| entry.domain() != self.config.id) {
                 continue;
             }
-            // Before the look: the guest may take the LPI right after it.
+            // Either the look below sees what the guest does meanwhile, or
+            // the guest's doing sees this.
             self.watch.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
             match self.look_at(host, host_lpi) {
                 Look::Free => unmasked = unmasked.saturating_add(1),
                 Look::Held => {}
