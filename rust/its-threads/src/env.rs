@@ -2,8 +2,9 @@
 //! The hypervisor: its heap is std's, its locks are the model checker's.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 use its_arch::{GuestPa, Lpi};
@@ -20,11 +21,24 @@ pub struct Checked;
 thread_local! {
     /// The checkers run all threads of a scenario on one.
     static LOG: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The host's LPI configuration table: those that are disabled.
+    static DISABLED: RefCell<BTreeSet<u32>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 /// The lines that were logged since it was last asked.
 pub fn take_log() -> Vec<String> {
     LOG.take()
+}
+
+/// All host LPIs are enabled, as at boot.
+pub(crate) fn reset_properties() {
+    DISABLED.take();
+}
+
+/// Is a host LPI disabled in the configuration table?
+#[must_use]
+pub fn is_disabled(lpi: u32) -> bool {
+    DISABLED.with_borrow(|disabled| disabled.contains(&lpi))
 }
 
 impl Env for Checked {
@@ -59,8 +73,11 @@ impl Env for Checked {
         LOG.with_borrow_mut(|log| log.push(line.to_owned()));
     }
 
-    /// Nothing here looks at the table.
-    fn set_host_enabled(_lpi: Lpi, _enabled: bool) {}
+    fn set_host_enabled(lpi: Lpi, enabled: bool) {
+        DISABLED.with_borrow_mut(|disabled| {
+            if enabled { disabled.remove(&lpi.get()) } else { disabled.insert(lpi.get()) }
+        });
+    }
 }
 
 /// A cell that is set once. Not what is checked here: see `once.rs` among the
@@ -177,20 +194,33 @@ impl Table for Itt {
     }
 }
 
-/// The guest's RAM, from address 0 on.
+/// Longest that the domain's timer is waited for, in nanoseconds. The one of
+/// 100 ms is for nothing that has to happen, so that nobody waits for it here.
+const SOON: u64 = 10_000_000;
+
+/// The guest's RAM, from address 0 on; and the domain's timer.
 #[derive(Clone)]
-pub struct Ram(Arc<[AtomicU8]>);
+pub struct Ram {
+    bytes: Arc<[AtomicU8]>,
+    due: Arc<AtomicBool>,
+}
 
 impl Ram {
     /// So many bytes of zeros.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        Self((0..bytes).map(|_| AtomicU8::new(0)).collect())
+        Self { bytes: (0..bytes).map(|_| AtomicU8::new(0)).collect(), due: Arc::default() }
+    }
+
+    /// Stop the timer. True if it was set to go off soon.
+    #[must_use]
+    pub fn stop_tick(&self) -> bool {
+        self.due.swap(false, Ordering::Relaxed)
     }
 
     fn bytes(&self, from: u64, len: usize) -> Option<&[AtomicU8]> {
         let from = usize::try_from(from).ok()?;
-        self.0.get(from..from.checked_add(len)?)
+        self.bytes.get(from..from.checked_add(len)?)
     }
 
     /// The guest writes.
@@ -218,8 +248,11 @@ impl Guest for Ram {
         Ok(Pinned { ram: self.clone(), at: at.get(), released: std::sync::Mutex::new(false) })
     }
 
-    /// Time stands still.
-    fn request_tick(&self, _after: u64) {}
+    fn request_tick(&self, after: u64) {
+        if after <= SOON {
+            self.due.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A pinned page.

@@ -14,7 +14,7 @@ use its_core::{Domain, DomainConfig, Host};
 use its_testkit::{Machine, cmd};
 
 use crate::checker::thread;
-use crate::env::{Checked, Ram, take_log};
+use crate::env::{Checked, Ram, is_disabled, reset_properties, take_log};
 use crate::host::HostIts;
 use crate::vcpu::Vcpu;
 
@@ -73,6 +73,8 @@ pub struct Rig {
     pub domain: Box<Domain<Checked>>,
     /// Its vCPUs, all of them in the guest at first.
     pub vcpus: Vec<Vcpu>,
+    /// The ITSes of the host.
+    its: Vec<HostIts>,
     ram: Ram,
     /// What happened, in order.
     story: Mutex<Vec<(u32, Step)>>,
@@ -96,14 +98,23 @@ impl Rig {
     /// So many vCPUs, and virtual ITSes.
     #[must_use]
     pub fn with(vcpus: u16, vits: usize) -> Arc<Self> {
+        Self::build(vcpus, vits, vcpus)
+    }
+
+    /// So many vCPUs, and virtual ITSes; LPIs are enabled on the first
+    /// `enabled` vCPUs.
+    #[must_use]
+    pub fn build(vcpus: u16, vits: usize, enabled: u16) -> Arc<Self> {
         let _old = take_log();
+        reset_properties();
         let id_bits = IdBits::new(14).expect("14 INTID bits");
         let host = Box::new(Host::new(id_bits).expect("memory"));
-        for index in 0..vits {
-            host.add_its(HostIts::new(128, false), host_its(128)).expect("memory");
+        let its: Vec<HostIts> = (0..vits).map(|_| HostIts::new(128, false)).collect();
+        for (index, its) in its.iter().enumerate() {
+            host.add_its(its.clone(), host_its(128)).expect("memory");
             host.setup_collection(index, 0, Rdbase::from_processor_number(0)).expect("it answers");
         }
-        let ram = Ram::new(queue(vits - 1) + 0x3000);
+        let ram = Ram::new(queue(vits) + 0x1000);
         let config = DomainConfig {
             id: DOMAIN_ID,
             vcpus,
@@ -116,17 +127,19 @@ impl Rig {
         let domain = Domain::new(&host, ram.clone(), config).expect("memory");
         let domain = Box::new(domain);
         let vcpus: Vec<Vcpu> = (0..vcpus).map(Vcpu::new).collect();
-        let rig = Self { host, domain, vcpus, ram, story: Mutex::default() };
-        rig.boot(vits);
+        let rig = Self { host, domain, vcpus, its, ram, story: Mutex::default() };
+        rig.boot(vits, enabled);
         let log = take_log();
         assert!(log.is_empty(), "{log:?}");
         Arc::new(rig)
     }
 
-    fn boot(&self, vits: usize) {
+    fn boot(&self, vits: usize, enabled: u16) {
         for (id, vcpu) in (0..).zip(&self.vcpus) {
             self.domain.add_vcpu(VcpuId::new(id), vcpu.clone()).expect("a new vCPU");
-            self.enable_lpis(id);
+            if id < enabled {
+                self.enable_lpis(id, &[]);
+            }
         }
         for (index, device) in (0..vits).zip(DEVICE..) {
             let write = |offset, value| self.its_write(index, offset, Width::Double, value);
@@ -159,11 +172,16 @@ impl Rig {
         }
     }
 
-    /// The guest sets GICR_CTLR.EnableLPIs of a vCPU, with no LPI pending.
-    pub fn enable_lpis(&self, vcpu: u16) {
+    /// The guest sets GICR_CTLR.EnableLPIs of a vCPU, whose pending table has
+    /// the LPIs of these events, of which there are at most eight.
+    pub fn enable_lpis(&self, vcpu: u16, events: &[u32]) {
+        let table = queue(self.its.len());
+        let bits = events.iter().fold(0, |bits, event| bits | 1 << event);
+        self.ram.write(table + u64::from(FIRST / 8), &[bits]);
         let propbaser = PropBaser::new().with_id_bits(13).with_address(GuestPa::new(PROPERTIES));
         self.gicr_write(vcpu, GICR_PROPBASER, Width::Double, propbaser.into());
-        let pendbaser = PendBaser::new().with_ptz(true);
+        let pendbaser =
+            PendBaser::new().with_ptz(events.is_empty()).with_address(GuestPa::new(table));
         self.gicr_write(vcpu, GICR_PENDBASER, Width::Double, pendbaser.into());
         self.gicr_write(vcpu, GICR_CTLR, Width::Word, 1);
     }
@@ -255,7 +273,12 @@ impl Rig {
     /// The device of virtual ITS 0 raises an event. True if it is mapped.
     pub fn fire(&self, event: u32) -> bool {
         self.tell(event, Step::Fires);
-        let host_lpi = Lpi::new(FIRST + event).expect("an LPI");
+        !self.its[0].fire(FIRST + event) || self.interrupt(FIRST + event)
+    }
+
+    /// A CPU takes a host LPI.
+    fn interrupt(&self, host_lpi: u32) -> bool {
+        let host_lpi = Lpi::new(host_lpi).expect("an LPI");
         let Some(entry) = self.host.claim(host_lpi) else { return false };
         assert_eq!(entry.domain(), DOMAIN_ID, "another domain's");
         let Some(lpi) = Lpi::new(entry.vlpi()) else { return false };
@@ -263,11 +286,43 @@ impl Rig {
         true
     }
 
+    /// A CPU finds that the host LPI of an event had better be masked. It may
+    /// be for any reason.
+    pub fn mask(&self, event: u32) {
+        self.domain.mask(&self.host, Lpi::new(FIRST + event).expect("an LPI"));
+        self.take_due();
+    }
+
+    /// The CPUs take the host LPIs that were pending and have been unmasked.
+    fn take_due(&self) {
+        for host_lpi in self.its[0].take_due() {
+            self.interrupt(host_lpi);
+        }
+    }
+
+    /// The domain's timer goes off, if it was asked to do so soon.
+    pub fn tick(&self) -> bool {
+        let due = self.ram.stop_tick();
+        if due {
+            self.domain.tick(&self.host);
+            self.take_due();
+        }
+        due
+    }
+
+    /// A vCPU leaves the guest and enters it.
+    pub fn cycle(&self, vcpu: usize) {
+        if self.vcpus[vcpu].cycle(&self.domain) {
+            self.domain.unmask_taken(&self.host, self.vcpus[vcpu].id());
+            self.take_due();
+        }
+    }
+
     /// A vCPU leaves the guest and enters it, takes what it has, and ends it:
     /// so many times.
     pub fn run_vcpu(&self, vcpu: usize, times: u32) {
         for _ in 0..times {
-            self.vcpus[vcpu].cycle(&self.domain);
+            self.cycle(vcpu);
             self.take(vcpu);
         }
     }
@@ -289,10 +344,12 @@ impl Rig {
     /// Let each vCPU that has to leave and enter the guest, until none has.
     pub fn settle(&self) {
         for _ in 0..100 {
-            let interrupted = self.vcpus.iter().filter(|vcpu| vcpu.interrupted());
-            if interrupted.map(|vcpu| vcpu.cycle(&self.domain)).count() == 0 {
+            let interrupted: Vec<usize> =
+                (0..self.vcpus.len()).filter(|vcpu| self.vcpus[*vcpu].interrupted()).collect();
+            if interrupted.is_empty() {
                 return;
             }
+            interrupted.into_iter().for_each(|vcpu| self.cycle(vcpu));
         }
         panic!("vCPUs leave the guest for ever");
     }
@@ -304,7 +361,7 @@ impl Rig {
         self.settle();
         for vcpu in 0..self.vcpus.len() {
             while self.take(vcpu) {
-                self.vcpus[vcpu].cycle(&self.domain);
+                self.cycle(vcpu);
                 self.settle();
             }
         }
@@ -315,6 +372,22 @@ impl Rig {
             }
         }
         taken
+    }
+
+    /// The guest takes all interrupts, and the timer goes off as long as
+    /// somebody asks for it. No host LPI of the device's first `events` stays
+    /// masked.
+    pub fn expect_unmasked(&self, events: u32) {
+        for _ in 0..10 {
+            let _taken = self.drain();
+            // What the guest is done with shows when it is left.
+            (0..self.vcpus.len()).for_each(|vcpu| self.cycle(vcpu));
+            if !self.tick() {
+                break;
+            }
+        }
+        assert_eq!(self.its[0].masked(), [], "the redistributor believes them to be disabled");
+        assert!((FIRST..FIRST + events).all(|lpi| !is_disabled(lpi)), "disabled in the table");
     }
 
     /// Nothing is pending, on any vCPU.

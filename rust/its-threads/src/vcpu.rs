@@ -104,6 +104,12 @@ impl Vcpu {
         }))
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> VcpuId {
+        self.0.id
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -145,22 +151,25 @@ impl Vcpu {
         }
     }
 
-    /// What was asked for on the way to sleep.
-    fn meet_requests(&self, domain: &Domain<Checked>) {
+    /// What was asked for on the way to sleep. True if LPIs were taken that
+    /// somebody waits for.
+    fn meet_requests(&self, domain: &Domain<Checked>) -> bool {
+        let mut taken = false;
         for _ in 0..SYNCS {
             if !std::mem::take(&mut self.state().sync_requested) {
-                return;
+                return taken;
             }
-            domain.sync(self.0.id);
+            taken |= domain.sync(self.0.id);
         }
         panic!("it never gets into the guest");
     }
 
     /// Enter the guest, after what was asked for.
-    fn enter(&self, domain: &Domain<Checked>) {
+    fn enter(&self, domain: &Domain<Checked>) -> bool {
         self.state().kicked = false;
+        let mut taken = false;
         for _ in 0..SYNCS {
-            self.meet_requests(domain);
+            taken |= self.meet_requests(domain);
             let (_lock, mut held) = self.lock();
             let wanted = {
                 let mut state = self.state();
@@ -174,16 +183,17 @@ impl Vcpu {
             let mut state = self.state();
             if !state.fill_requested && !state.sync_requested {
                 state.mode = Mode::Guest;
-                return;
+                return taken;
             }
         }
         panic!("it never gets into the guest");
     }
 
-    /// Leave the guest and enter it again.
-    pub fn cycle(&self, domain: &Domain<Checked>) {
+    /// Leave the guest and enter it again. True if [`Domain::unmask_taken`] is
+    /// due.
+    pub fn cycle(&self, domain: &Domain<Checked>) -> bool {
         self.exit(domain);
-        self.enter(domain);
+        self.enter(domain)
     }
 
     /// Does something make it leave the guest?
@@ -202,7 +212,7 @@ impl Vcpu {
             let (_lock, mut held) = self.lock();
             domain.vcpu_reset(&mut held, self.0.id);
         }
-        self.meet_requests(domain);
+        let _taken = self.meet_requests(domain);
         self.state().mode = Mode::Off;
     }
 

@@ -24,7 +24,7 @@ fn again() {
     explore("delivery against slot_done of the same LPI", || {
         let rig = Rig::new();
         rig.fire(0);
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         rig.race([
             job(|rig| assert!(rig.fire(0))),
             job(|rig| {
@@ -46,7 +46,7 @@ fn full_slots() {
         for event in 0..BEFORE {
             assert!(rig.fire(event));
         }
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         // One is more urgent than all, one is not.
         rig.set_property(BEFORE, PRIORITY - 0x20, true);
         rig.race([
@@ -54,7 +54,7 @@ fn full_slots() {
             job(|rig| assert!(rig.fire(BEFORE + 1))),
             job(|rig| {
                 rig.take(0);
-                rig.vcpus[0].cycle(&rig.domain);
+                rig.cycle(0);
             }),
         ]);
         rig.expect_all(BEFORE + 2);

@@ -10,6 +10,7 @@
 //! | `properties` | INV, INVALL, GICR_INVALLR; enabling LPIs               |
 //! | `power`      | vCPUs that go off and come on (PSCI)                   |
 //! | `commands`   | two writers of GITS_CWRITER, and one of GITS_CTLR      |
+//! | `storms`     | masking host LPIs, and unmasking them                  |
 //! | `host`       | host LPIs given to another domain; host command queue  |
 //! | `many`       | much at once: shuttle                                  |
 //! | `once`       | the cell of xen-sys: loom                              |
@@ -24,4 +25,5 @@ mod moves;
 mod once;
 mod power;
 mod properties;
+mod storms;
 mod unmaps;

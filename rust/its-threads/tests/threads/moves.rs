@@ -3,8 +3,9 @@
 //! comes once, and after the move on its new vCPU.
 
 use its_arch::Command;
+use its_core::env::SLOTS;
 use its_testkit::cmd;
-use its_threads::rig::{DEVICE, EVENTS, job};
+use its_threads::rig::{DEVICE, EVENTS, PRIORITY, job};
 use its_threads::{Rig, explore};
 
 /// Event 1 is pending on vCPU 0 before, in a list register; event 0 comes
@@ -12,7 +13,7 @@ use its_threads::{Rig, explore};
 fn one_move(command: Command) {
     let rig = Rig::new();
     rig.fire(1);
-    rig.vcpus[0].cycle(&rig.domain);
+    rig.cycle(0);
     rig.race([
         job(|rig| assert!(rig.fire(0))),
         job(|rig| rig.run_vcpu(0, 1)),
@@ -47,7 +48,7 @@ fn movall() {
     explore("delivery against MOVALL", || {
         let rig = Rig::new();
         rig.fire(1);
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         rig.race([
             job(|rig| assert!(rig.fire(0))),
             job(|rig| rig.run_vcpu(0, 1)),
@@ -73,12 +74,46 @@ fn mapc_carries_what_waits() {
     });
 }
 
+/// More LPIs are pending on vCPU 0 than there are slots: `command`, which
+/// moves them all to vCPU 1, takes them from the bitmaps, then from the slots.
+/// Meanwhile one fires that is more urgent than all, of another collection of
+/// vCPU 0's, and one that has left already.
+fn many_moves(command: Command) {
+    /// The urgent one.
+    const URGENT: u32 = SLOTS as u32 + 2;
+    let rig = Rig::new();
+    rig.map(URGENT + 1);
+    rig.set_property(URGENT, PRIORITY - 0x20, true);
+    rig.commands(&[cmd::mapc(2, 0), cmd::movi(DEVICE, URGENT, 2)]);
+    for event in 0..URGENT {
+        assert!(rig.fire(event));
+    }
+    rig.race([
+        job(|rig| assert!(rig.fire(URGENT) && rig.fire(URGENT - 1))),
+        job(move |rig| rig.commands(&[command])),
+    ]);
+    // What MOVALL has moved fires where it is mapped.
+    let last = if matches!(command, Command::Movall { .. }) { URGENT - 1 } else { URGENT };
+    let taken = rig.expect_all(URGENT + 1);
+    assert!(taken[0].iter().all(|event| *event >= last), "not moved: {taken:?}");
+}
+
+#[test]
+fn mapc_of_many() {
+    explore("delivery against MAPC of more LPIs than slots", || many_moves(cmd::mapc(0, 1)));
+}
+
+#[test]
+fn movall_of_many() {
+    explore("delivery against MOVALL of more LPIs than slots", || many_moves(cmd::movall(0, 1)));
+}
+
 #[test]
 fn there_and_back() {
     explore("MOVI there and back against sync", || {
         let rig = Rig::new();
         rig.fire(0);
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         rig.commands(&[cmd::movi(DEVICE, 0, 1)]);
         rig.race([
             job(|rig| rig.run_vcpu(0, 1)),

@@ -15,7 +15,7 @@ fn deliveries() {
     explore("delivery against a vCPU that goes off and on", || {
         let rig = Rig::new();
         rig.fire(1);
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         rig.race([
             job(|rig| assert!(rig.fire(0))),
             job(|rig| assert!(rig.fire(1))),
@@ -31,7 +31,7 @@ fn movi() {
     explore("MOVI against a vCPU that goes off and on", || {
         let rig = Rig::new();
         rig.fire(0);
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         rig.race([job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 1)])), job(off_and_on)]);
         let taken = rig.expect_all(EVENTS);
         assert_eq!(taken, [vec![], vec![0]]);
@@ -43,7 +43,7 @@ fn discard() {
     explore("DISCARD against a vCPU that goes off and on", || {
         let rig = Rig::new();
         rig.fire(0);
-        rig.vcpus[0].cycle(&rig.domain);
+        rig.cycle(0);
         rig.race([job(|rig| rig.commands(&[cmd::discard(DEVICE, 0)])), job(off_and_on)]);
         rig.expect_nothing();
     });
