@@ -34,6 +34,10 @@ class Miri(unittest.TestCase):
         found = miri.binaries({"packages": [{"name": "its-core", "targets": targets}]})
         self.assertEqual([b.name for b in found], ["its-core lib", "its-core behaviour"])
 
+    def test_unsafe_code_is_looked_at_most_closely(self):
+        self.assertIn(miri.SAFE, BINARY.flags)
+        self.assertNotIn(miri.SAFE, miri.Binary("xen-sys", ("--test", "abi")).flags)
+
     def run_with(self, *outputs):
         with tempfile.TemporaryDirectory() as folder, mock.patch.object(miri, "captured", side_effect=outputs) as run:
             results = list(miri.run(BINARY, ["a::one", "a::two", "a::three"], Path(folder, "log.log")))

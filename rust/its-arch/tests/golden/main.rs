@@ -2,6 +2,8 @@
 //! Golden vectors: bit patterns written by hand from the tables of Arm IHI
 //! 0069, so that a wrong position shows even where encode and decode agree.
 
+#![forbid(unsafe_code)]
+
 mod access;
 mod commands;
 mod errors;

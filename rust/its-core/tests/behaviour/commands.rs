@@ -566,7 +566,7 @@ fn random_plausible_commands_do_no_harm() {
         seed ^= seed << 17;
         seed % below
     };
-    let rounds = scaled(400, 20);
+    let rounds = scaled(400, 5);
     let m = Machine::booted(Config { vcpus: 3, ..Config::default() });
     for lpi in 8192..8200 {
         m.set_property(lpi, 0x40, lpi % 3 != 0);

@@ -85,7 +85,7 @@ fn announced_devices() {
     assert_eq!(m.remove_device(5), Ok(()));
     assert_eq!(m.its[0].mapped().0, 0);
     assert_eq!(m.remove_device(5), Err(Error::NotFound));
-    for events in [0, 1, 31, 32, 33, 2048] {
+    for &events in scaled(&[0, 1, 31, 32, 33, 2048][..], &[0, 33]) {
         m.add_device(5, events).expect("room");
         let want = usize::try_from(events.max(32).next_power_of_two()).expect("few");
         assert_eq!(m.its[0].mapped(), (1, want));
@@ -152,6 +152,7 @@ fn an_announced_device_of_the_hardware_domain_grows_at_its_mapd() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn a_device_that_cannot_grow_keeps_what_it_had() {
     let m = Machine::booted(Config { host_id_bits: 14, ..Config::default() });
     m.add_device(5, 64).expect("room");
@@ -174,9 +175,10 @@ fn a_device_that_cannot_grow_keeps_what_it_had() {
 fn a_device_that_cannot_grow_for_want_of_memory_keeps_what_it_had() {
     let m = hardware();
     m.add_device(5, 64).expect("room");
+    let bits = scaled(10, 7);
     for n in 0..10 {
         m.world.fail_once_after(n);
-        let log = m.run_on(0, &[cmd::mapd(5, 10)]);
+        let log = m.run_on(0, &[cmd::mapd(5, bits)]);
         if m.world.stop_failing() {
             break;
         }
@@ -188,7 +190,7 @@ fn a_device_that_cannot_grow_for_want_of_memory_keeps_what_it_had() {
             m.fire(5, 1);
             m.expect(&[8193], &[]);
         } else {
-            assert_eq!(m.its[0].mapped(), (1, 1024));
+            assert_eq!(m.its[0].mapped(), (1, 1 << bits));
         }
         m.ok(cmd::unmapd(5));
         m.remove_device(5).expect("announced");
@@ -245,7 +247,7 @@ fn a_device_is_removed_while_it_is_in_use() {
 fn unbind_and_bind_leaks_nothing() {
     let m = hardware();
     let mut live = None;
-    for _ in 0..50 {
+    for _ in 0..scaled(50, 3) {
         m.add_device(5, 16).expect("room");
         m.map(5, 16, 8192);
         for event in 0..16 {
@@ -267,7 +269,7 @@ fn unbind_and_bind_leaks_nothing() {
 #[test]
 fn many_devices_come_and_go_in_any_order() {
     let m = Machine::booted(Config { host_id_bits: 17, ..Config::default() });
-    let count = scaled(300_u32, 30);
+    let count = scaled(300_u32, 10);
     let order = |n: u32| (n * 7919 + 13) % count * 11;
     for n in 0..count {
         m.add_device(order(n), 32).expect("room");
@@ -350,7 +352,7 @@ fn a_device_that_grows_is_never_mapped_twice() {
     // The ITS is so slow that it is given up on while the old mapping goes,
     // and shows progress just before the new one comes.
     let mut grown = 0;
-    for polls in 1..24 {
+    for polls in (1..24).step_by(scaled(1, 4)) {
         World::renew();
         let m = Machine::booted(Config { host_queue_bytes: 256, ..Config::default() });
         m.add_device(1, 32).expect("room");

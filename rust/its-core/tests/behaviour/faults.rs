@@ -18,7 +18,7 @@ use its_core::Domain;
 use its_core::env::Level;
 use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::Pace;
-use its_testkit::machine::PROPERTIES;
+use its_testkit::machine::{PROPERTIES, TIME_BETWEEN_STEPS};
 use its_testkit::vcpu::FakeVcpu;
 use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
 
@@ -28,6 +28,9 @@ const STEADY: u32 = 8192;
 const LPI: u32 = 20_000;
 /// That device.
 const DEVICE: u32 = 30;
+/// EventID bits that it grows to, and the last event then.
+const GROWN: u8 = scaled(8, 6);
+const LAST: u32 = (1 << GROWN) - 1;
 
 /// An operation.
 struct Op {
@@ -99,7 +102,7 @@ static OPS: [Op; 10] = [
     Op {
         name: "MAPD that grows",
         before: |m| m.map(DEVICE, 2, LPI),
-        run: |m| command(m, cmd::mapd(DEVICE, 8)),
+        run: |m| command(m, cmd::mapd(DEVICE, GROWN)),
         devices: 9,
     },
     Op {
@@ -108,7 +111,7 @@ static OPS: [Op; 10] = [
             m.add_device(DEVICE, 32).expect("room");
             m.map(DEVICE, 2, LPI);
         },
-        run: |m| command(m, cmd::mapd(DEVICE, 8)),
+        run: |m| command(m, cmd::mapd(DEVICE, GROWN)),
         devices: 9,
     },
     Op {
@@ -146,6 +149,7 @@ fn ops() -> &'static [Op] {
 /// Room for eight devices in the map of devices: the ninth has it grow.
 fn machine(config: Config) -> Machine {
     let m = Machine::booted(config);
+    m.world.set_relax(TIME_BETWEEN_STEPS);
     m.map(1, 1, STEADY);
     for device in 2..9 {
         m.add_device(device, 32).expect("room");
@@ -162,14 +166,14 @@ fn goes_on(m: &Machine, what: &str) {
     }
     m.fire(1, 0);
     m.expect(&[STEADY], &[]);
-    let log = m.run_on(0, &[cmd::mapd(DEVICE, 8), cmd::mapti(DEVICE, 200, LPI, 1)]);
+    let log = m.run_on(0, &[cmd::mapd(DEVICE, GROWN), cmd::mapti(DEVICE, LAST, LPI, 1)]);
     assert!(log.is_empty(), "{what}: {log:?}");
     m.enable(LPI);
-    m.ok(cmd::inv(DEVICE, 200));
+    m.ok(cmd::inv(DEVICE, LAST));
     m.drain(1);
-    assert!(m.fire(DEVICE, 200), "{what}");
+    assert!(m.fire(DEVICE, LAST), "{what}");
     m.expect(&[], &[LPI]);
-    m.ok_all(&[cmd::discard(DEVICE, 200), cmd::unmapd(DEVICE)]);
+    m.ok_all(&[cmd::discard(DEVICE, LAST), cmd::unmapd(DEVICE)]);
     // Once it is nobody's, another domain can have it.
     let _announced = m.remove_device(DEVICE);
     let other = m.host.map_device(0, DeviceId::new(DEVICE), 99, 32);
@@ -181,7 +185,7 @@ fn goes_on(m: &Machine, what: &str) {
 /// `fails_once` is one failure, otherwise there is no memory from then on
 /// until the operation is over.
 fn for_each_allocation(op: &Op, fails_once: bool) -> u32 {
-    let mut all = 0..40;
+    let mut all = (0..40).step_by(scaled(1, 4));
     loop {
         let n = all.next().expect("it succeeds sooner or later");
         World::renew();
@@ -246,8 +250,8 @@ fn every_allocation_may_fail() {
 
 #[test]
 fn every_allocation_of_enable_lpis_may_fail() {
-    for fails_once in [true, false] {
-        for n in 0.. {
+    for &fails_once in scaled(&[true, false][..], &[true]) {
+        for n in (0..).step_by(scaled(1, 3)) {
             World::renew();
             let m = Machine::new(Config::default());
             m.boot_its(0);
@@ -365,7 +369,9 @@ fn abandoned(m: &Machine) -> u64 {
 
 fn for_each_command(op: &Op, failure: Failure, step: usize) {
     // Each of the first, and of the last of a short operation; then some.
-    let mut all = (0..50).step_by(step).chain((50..1000).step_by(23.max(step)));
+    let most = (0..50).step_by(step).chain((50..1000).step_by(23));
+    let all = if cfg!(miri) { vec![7, 60, 999] } else { most.collect() };
+    let mut all = all.into_iter();
     loop {
         let n = all.next().expect("it succeeds sooner or later");
         World::renew();
@@ -413,26 +419,23 @@ fn for_each_command(op: &Op, failure: Failure, step: usize) {
 
 #[test]
 fn every_host_command_may_hang() {
-    let step = scaled(1, 97);
     for op in ops() {
-        for_each_command(op, Failure::Hang, step);
+        for_each_command(op, Failure::Hang, 1);
     }
 }
 
 #[test]
 fn every_host_command_may_stall() {
-    let step = scaled(1, 97);
     for op in ops() {
-        for_each_command(op, Failure::Stall, step);
+        for_each_command(op, Failure::Stall, 1);
     }
 }
 
 #[test]
 fn every_look_at_creadr_may_find_nonsense() {
-    let step = scaled(3, 97);
     for op in ops() {
-        for value in [u64::MAX, 0x800, 0xf_ffe0] {
-            for_each_command(op, Failure::Garbage(value), step);
+        for &value in scaled(&[u64::MAX, 0x800, 0xf_ffe0][..], &[0x800]) {
+            for_each_command(op, Failure::Garbage(value), 3);
         }
     }
 }
@@ -444,7 +447,7 @@ fn a_dead_its_costs_one_device_however_often_the_guest_tries() {
     let m = machine(Config::default());
     let (tables, in_use) = (m.world.live_tables(), m.host.lpis.in_use());
     m.its[0].set_pace(Pace::Hang(0));
-    for _ in 0..100 {
+    for _ in 0..scaled(100, 5) {
         assert!(!command(&m, cmd::mapd(DEVICE, 5)));
     }
     assert_eq!(m.world.live_tables(), tables + 1);

@@ -7,7 +7,7 @@ use its_testkit::{hostile, scaled};
 
 #[test]
 fn a_hostile_guest_harms_only_itself() {
-    for seed in 1..scaled(300, 3) {
-        hostile::run(Random::new(seed, 150));
+    for seed in 1..scaled(300, 2) {
+        hostile::run(Random::new(seed, scaled(150, 60)));
     }
 }

@@ -9,9 +9,9 @@ use its_arch::{DeviceId, GuestPa, Lpi, VcpuId};
 use its_core::{Domain, DomainConfig, Error};
 use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::Pace;
-use its_testkit::machine::{DOMAIN_ID, PROPERTIES};
+use its_testkit::machine::{DOMAIN_ID, PROPERTIES, TIME_BETWEEN_STEPS};
 use its_testkit::vcpu::FakeVcpu;
-use its_testkit::{Config, Fake, Machine, World, cmd, world};
+use its_testkit::{Config, Fake, Machine, World, cmd, scaled, world};
 
 #[test]
 fn a_host_that_cannot_be_set_up_leaves_nothing() {
@@ -82,10 +82,10 @@ fn a_device_that_cannot_be_added_leaves_nothing() {
     for n in 0.. {
         let (in_use, tables) = (m.host.lpis.in_use(), m.world.live_tables());
         m.world.fail_once_after(n);
-        let result = m.add_device(100, 2000);
+        let result = m.add_device(100, scaled(2000, 64));
         if m.world.stop_failing() {
             result.expect("nothing has failed");
-            assert!(n >= 3);
+            assert!(n >= scaled(3, 2));
             break;
         }
         assert_eq!(result, Err(Error::NoMemory), "{n}");
@@ -103,7 +103,7 @@ fn a_mapd_that_runs_out_of_memory_can_be_tried_again() {
     let m = Machine::booted(Config::default());
     for n in 0.. {
         m.world.fail_once_after(n);
-        let log = m.run_on(0, &[cmd::mapd(100, 11)]);
+        let log = m.run_on(0, &[cmd::mapd(100, scaled(11, 6))]);
         if m.world.stop_failing() {
             assert!(log.is_empty() && n >= 3);
             break;
@@ -255,7 +255,9 @@ fn a_domain_dies_on_an_its_that_is_dead() {
         m.map(1, 2, 8192);
         m.its[0].set_pace(pace);
         let before = m.world.now();
-        while m.domain.relinquish(&m.host) {}
+        while m.domain.relinquish(&m.host) {
+            m.world.advance(TIME_BETWEEN_STEPS);
+        }
         assert!(m.world.now() - before < 2_000_000_000, "in bounded time");
         assert_eq!(m.ram.pins(), 0, "the guest's memory is given back anyway");
         assert!(!m.fire(1, 0), "and its LPIs are nobody's");

@@ -2,6 +2,7 @@
 //! its-core on a fake hypervisor, with a strict host ITS and a simulated
 //! vGIC. See its-testkit for what those insist on.
 
+#![forbid(unsafe_code)]
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

@@ -65,7 +65,7 @@ fn a_guest_cannot_have_more_than_its_share_of_memory() {
     // The bound means something: a good part of it was used.
     assert!(most > bound / 2, "{most} bytes of {bound}");
     // Doing it all again takes no more.
-    for _ in 0..3 {
+    for _ in 0..scaled(3, 1) {
         try_all(&m, (0..devices).map(cmd::unmapd));
         try_all(&m, (0..devices).map(|device| cmd::mapd(device, 5)));
         try_all(&m, (0..devices).map(|device| cmd::mapti(device, 0, 8192 + device, 0)));

@@ -35,15 +35,18 @@ enum At {
     ActiveAgain,
 }
 
-const ALL: [At; 7] = [
-    At::Dormant,
-    At::Ready,
-    At::Fresh,
-    At::Pending,
-    At::Active,
-    At::ActivePending,
-    At::ActiveAgain,
-];
+const ALL: &[At] = scaled(
+    &[
+        At::Dormant,
+        At::Ready,
+        At::Fresh,
+        At::Pending,
+        At::Active,
+        At::ActivePending,
+        At::ActiveAgain,
+    ],
+    &[At::Ready, At::ActiveAgain],
+);
 
 impl At {
     fn pending(self) -> bool {
@@ -152,7 +155,7 @@ fn enable(m: &Machine) {
 
 #[test]
 fn it_stays_if_nothing_happens() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
         enable(&m);
@@ -163,7 +166,7 @@ fn it_stays_if_nothing_happens() {
 
 #[test]
 fn movi_takes_it_along() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::movi(5, 0, 1));
         assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
@@ -178,7 +181,7 @@ fn movi_takes_it_along() {
 
 #[test]
 fn movi_while_the_guest_handles_it() {
-    for at in ALL.into_iter().filter(|at| at.active()) {
+    for at in ALL.iter().copied().filter(|at| at.active()) {
         let m = at.machine();
         m.ok(cmd::movi(5, 0, 1));
         // The new vCPU takes the next one before the old one is done.
@@ -191,7 +194,7 @@ fn movi_while_the_guest_handles_it() {
 
 #[test]
 fn movi_to_and_fro() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok_all(&[cmd::movi(5, 0, 1), cmd::movi(5, 0, 0)]);
         assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
@@ -207,7 +210,7 @@ fn movi_to_and_fro() {
 
 #[test]
 fn movi_and_it_fires_before_the_old_vcpu_has_looked() {
-    for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+    for at in ALL.iter().copied().filter(|at| *at != At::Dormant) {
         let m = at.machine();
         m.ok(cmd::movi(5, 0, 1));
         m.fire(5, 0);
@@ -245,7 +248,7 @@ fn the_guest_takes_it_before_the_move_is_noticed() {
 
 #[test]
 fn mapc_takes_it_along() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::mapc(0, 1));
         assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
@@ -260,7 +263,7 @@ fn mapc_takes_it_along() {
 
 #[test]
 fn mapc_of_another_collection_leaves_it() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok_all(&[cmd::mapc(7, 0), cmd::mapc(7, 1)]);
         assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
@@ -270,7 +273,7 @@ fn mapc_of_another_collection_leaves_it() {
 
 #[test]
 fn movall_takes_it_along_and_leaves_its_mapping() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::movall(0, 1));
         assert_eq!(at.outcome(&m), (0, at.once()), "{at:?}");
@@ -285,7 +288,7 @@ fn movall_takes_it_along_and_leaves_its_mapping() {
 #[test]
 fn movall_and_mapc_as_a_guest_uses_them() {
     for mapc_first in [true, false] {
-        for at in ALL {
+        for &at in ALL {
             let m = at.machine();
             let mut commands = vec![cmd::mapc(0, 1), cmd::movall(0, 1)];
             if !mapc_first {
@@ -305,7 +308,7 @@ fn movall_and_mapc_as_a_guest_uses_them() {
 
 #[test]
 fn movall_there_and_back() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::movall(0, 1));
         m.settle();
@@ -319,7 +322,7 @@ fn movall_there_and_back() {
 
 #[test]
 fn movall_there_and_back_before_either_vcpu_has_looked() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::movall(0, 1));
         m.ok(cmd::movall(1, 0));
@@ -334,7 +337,7 @@ fn movall_there_and_back_before_either_vcpu_has_looked() {
 
 #[test]
 fn movall_takes_what_mapc_has_just_brought() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::mapc(0, 1));
         m.ok(cmd::movall(1, 0));
@@ -351,7 +354,7 @@ fn after_movall_every_other_command_still_finds_it() {
         (cmd::movi(5, 0, 1), false),
         (cmd::mapc(0, 1), false),
     ] {
-        for at in ALL {
+        for &at in ALL {
             let m = at.machine();
             m.ok(cmd::movall(0, 1));
             m.ok(command);
@@ -366,7 +369,7 @@ fn after_movall_every_other_command_still_finds_it() {
 
 #[test]
 fn clear_forgets_it() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::clear(5, 0));
         assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
@@ -380,7 +383,7 @@ fn clear_forgets_it() {
 
 #[test]
 fn clear_and_it_fires_again_before_the_vcpu_has_looked() {
-    for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+    for at in ALL.iter().copied().filter(|at| *at != At::Dormant) {
         let m = at.machine();
         m.ok_all(&[cmd::clear(5, 0), cmd::int(5, 0)]);
         assert_eq!(at.outcome(&m), (1, 0), "{at:?}");
@@ -413,7 +416,7 @@ fn unmappers() -> Vec<Way> {
 #[test]
 fn unmapping_forgets_it() {
     for (how, unmap) in unmappers() {
-        for at in ALL {
+        for &at in ALL {
             let m = at.machine();
             unmap(&m);
             // Which takes the fillers with it in one case.
@@ -437,7 +440,7 @@ fn unmapping_forgets_it() {
 #[test]
 fn unmapping_and_mapping_anew_before_the_vcpu_has_looked() {
     for (how, unmap) in unmappers() {
-        for &at in scaled(&ALL[..], &[At::ActiveAgain]) {
+        for &at in scaled(ALL, &[At::ActiveAgain]) {
             for collection in [0, 1] {
                 let m = at.machine();
                 unmap(&m);
@@ -472,7 +475,7 @@ fn what_a_slot_carried_before_does_not_matter() {
 #[test]
 fn an_lpi_on_its_way_to_another_vcpu_is_found() {
     for away in [cmd::movi(5, 0, 1), cmd::mapc(0, 1)] {
-        for at in ALL {
+        for &at in ALL {
             let m = at.machine();
             m.ok_all(&[away, cmd::clear(5, 0)]);
             assert_eq!(at.outcome(&m), (0, 0), "{at:?} {away:?}");
@@ -486,7 +489,7 @@ fn an_lpi_on_its_way_to_another_vcpu_is_found() {
 
 #[test]
 fn a_shared_lpi_whose_collection_is_unmapped_is_found() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok_all(&[
             // The LPI's collection is one that was never mapped.
@@ -520,7 +523,7 @@ fn invalidators() -> Vec<Way> {
 #[test]
 fn a_disabled_lpi_stays_pending_until_it_is_enabled() {
     for (how, invalidate) in invalidators() {
-        for at in ALL {
+        for &at in ALL {
             let m = at.machine();
             m.disable(LPI);
             invalidate(&m);
@@ -544,7 +547,7 @@ fn a_disabled_lpi_stays_pending_until_it_is_enabled() {
 #[test]
 fn disabled_and_enabled_before_the_vcpu_has_looked() {
     for (how, invalidate) in invalidators() {
-        for at in ALL.into_iter().filter(|at| *at != At::Dormant) {
+        for at in ALL.iter().copied().filter(|at| *at != At::Dormant) {
             let m = at.machine();
             m.disable(LPI);
             invalidate(&m);
@@ -558,7 +561,7 @@ fn disabled_and_enabled_before_the_vcpu_has_looked() {
 
 #[test]
 fn disabled_moved_and_enabled() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.disable(LPI);
         m.ok_all(&[cmd::inv(5, 0), cmd::movi(5, 0, 1)]);
@@ -572,7 +575,7 @@ fn disabled_moved_and_enabled() {
 
 #[test]
 fn disabled_and_cleared() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.disable(LPI);
         m.ok_all(&[cmd::inv(5, 0), cmd::clear(5, 0)]);
@@ -586,7 +589,7 @@ fn disabled_and_cleared() {
 #[test]
 fn a_disable_that_nobody_is_told_of_takes_effect_where_it_is_cheap() {
     // Without INV the guest cannot rely on anything, but nothing is lost.
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.disable(LPI);
         let (first, second) = at.outcome(&m);
@@ -617,7 +620,7 @@ fn mine(m: &Machine, vcpu: usize) -> usize {
 
 /// Every place, for a vCPU that goes off in either way.
 fn places_of_off() -> impl Iterator<Item = (At, bool)> {
-    ALL.into_iter().flat_map(|at| [(at, true), (at, false)])
+    ALL.iter().flat_map(|&at| [(at, true), (at, false)])
 }
 
 #[test]
@@ -755,7 +758,7 @@ fn the_guest_changes_its_mind_while_an_interrupt_is_on_its_way() {
 
 #[test]
 fn an_lpi_of_an_unmapped_collection_stays_where_it_is_pending() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::unmapc(0));
         assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
@@ -765,7 +768,7 @@ fn an_lpi_of_an_unmapped_collection_stays_where_it_is_pending() {
 
 #[test]
 fn an_unmapped_collection_loses_nothing_that_is_disabled() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok(cmd::unmapc(0));
         m.disable(LPI);
@@ -781,7 +784,7 @@ fn an_unmapped_collection_loses_nothing_that_is_disabled() {
 
 #[test]
 fn a_collection_unmapped_and_mapped_elsewhere_loses_nothing() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok_all(&[cmd::unmapc(0), cmd::mapc(0, 1)]);
         let (first, second) = at.outcome(&m);
@@ -796,7 +799,7 @@ fn a_collection_unmapped_and_mapped_elsewhere_loses_nothing() {
 
 #[test]
 fn a_move_to_a_collection_that_is_unmapped_before_the_vcpu_has_looked() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok_all(&[cmd::movi(5, 0, 1), cmd::unmapc(1)]);
         let (first, second) = at.outcome(&m);
@@ -810,7 +813,7 @@ fn a_move_to_a_collection_that_is_unmapped_before_the_vcpu_has_looked() {
 
 #[test]
 fn an_event_of_an_unmapped_collection_is_unmapped_with_what_is_pending() {
-    for at in ALL {
+    for &at in ALL {
         let m = at.machine();
         m.ok_all(&[cmd::unmapc(0), cmd::discard(5, 0)]);
         assert_eq!(at.outcome(&m), (0, 0), "{at:?}");
@@ -843,7 +846,7 @@ fn pairs_of_commands() {
         cmd::unmapd(5),
         cmd::unmapc(0),
     ];
-    for &at in scaled(&ALL[..], &[At::ActiveAgain]) {
+    for &at in scaled(ALL, &[At::ActiveAgain]) {
         let commands = scaled(&commands[..], &commands[..2]);
         for first in commands {
             for second in commands {
