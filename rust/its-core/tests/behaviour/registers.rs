@@ -488,6 +488,33 @@ fn quiescent_says_that_nothing_is_left_to_do() {
     m.destroy();
 }
 
+#[test]
+fn collections_live_as_long_as_their_table() {
+    let m = booted();
+    m.map(5, 1, 8192);
+    let write = |baser: Baser| {
+        m.w32(GITS_CTLR, 0);
+        m.w64(BASER1, baser.into());
+        m.w32(GITS_CTLR, 1);
+    };
+    // The table is where it was, or has moved.
+    for pages in [1, 2] {
+        write(Machine::baser(pages));
+        m.fire(5, 0);
+        m.expect(&[8192], &[]);
+    }
+    write(Machine::baser(1).with_valid(false));
+    m.fails(cmd::invall(0), CommandError::INVALL_COLLECTION_OOR);
+    write(Machine::baser(1));
+    m.fails(cmd::invall(0), CommandError::INVALL_UNMAPPED_COLLECTION);
+    m.fire(5, 0);
+    m.expect(&[], &[]);
+    m.ok(cmd::mapc(0, 1));
+    m.fire(5, 0);
+    m.expect(&[], &[8192]);
+    m.destroy();
+}
+
 // ---- The queue ----
 
 #[test]
