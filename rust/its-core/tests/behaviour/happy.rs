@@ -163,6 +163,7 @@ fn the_debug_key_says_what_there_is() {
     m.expect(&[8192], &[]);
     m.disable(8193);
     m.fire(0x1f, 1);
+    m.add_device(0x20, 32).expect("room");
     m.domain.dump(&m.host);
     m.host.dump();
     let log: Vec<String> = m.world.take_log().into_iter().map(|(_, line)| line).collect();
@@ -171,11 +172,13 @@ fn the_debug_key_says_what_there_is() {
         assert!(found, "no line with {parts:?} in {log:#?}");
     };
     has(&["ITS: device d7", "vits=0", "devid=0x1f", "events=32", "guest_bits=2", "mapped=3"]);
+    has(&["devid=0x20", "mapped=0", "announced"]);
+    assert!(!log.iter().any(|line| line.contains("devid=0x1f") && line.contains("announced")));
     has(&["ITS: vcpu d7v0", "raised=2", "done=1", "slots=0", "waiting=0", "disabled=1"]);
     has(&["ITS: commands d7", "vits=0", "MAPD=1", "MAPTI=3", "MAPC=2", "skipped=0"]);
     has(&["ITS: stats d7", "lpis=2", "done=1", "commands=6"]);
-    has(&["ITS: state d7", "devices=1", "events=32", "mapped=3", "dormant=1", "id_bits=16"]);
-    has(&["ITS: host lpis=32"]);
+    has(&["ITS: state d7", "devices=2", "events=64", "mapped=3", "dormant=1", "id_bits=16"]);
+    has(&["ITS: host lpis=64"]);
     has(&["ITS: host its=0", "outstanding=0", "abandoned=0"]);
     m.destroy();
 }

@@ -98,6 +98,19 @@ fn an_lpi_before_enable_lpis_is_dropped() {
 }
 
 #[test]
+fn only_enable_lpis_enables_lpis() {
+    let m = without_lpis(Config::default());
+    m.gicr_w64(0, GICR_PROPBASER, propbaser(16));
+    for value in [0, 0xffff_fffe] {
+        m.gicr_w32(0, GICR_CTLR, value);
+        assert!(!ctlr(&m, 0).enable_lpis(), "{value:#x}");
+    }
+    m.gicr_w32(0, GICR_CTLR, 1);
+    assert!(ctlr(&m, 0).enable_lpis());
+    m.destroy();
+}
+
+#[test]
 fn without_a_table_for_lpis_enable_lpis_is_ignored() {
     for id_bits in [1_u8, 12, 13] {
         let m = without_lpis(Config::default());
