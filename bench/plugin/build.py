@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build the fncount plugin for the QEMU that is installed.
+"""Build the plugins for the QEMU that is installed.
 
 Debian's QEMU packages have neither plugins nor the header to build one. The
 header comes out of the source package of the very version that is installed,
@@ -25,7 +25,7 @@ from xenits.packages import HOST_SUITE, Apt  # noqa: E402
 from xenits.shell import output, run  # noqa: E402
 
 QEMU_PACKAGE = "qemu-system-arm"
-SOURCE = repo.BENCH / "plugin" / "fncount.c"
+PLUGINS = ("fncount", "marks")
 HEADER = "include/qemu/qemu-plugin.h"
 CFLAGS = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-fPIC", "-shared"]
 
@@ -129,21 +129,22 @@ def _headers(home: Path, source: str, version: str, log: Path) -> list[Path]:
     return [qemu, glib / "usr/include/glib-2.0", configured]
 
 
-def build_plugin(log: Path) -> Path:
-    """Have the plugin built for the QEMU that is installed; gives the path of the .so.
+def build_plugin(log: Path, name: str = "fncount") -> Path:
+    """Have a plugin built for the QEMU that is installed; gives the path of the .so.
 
     Downloads and builds only what is missing; what the programs say goes to `log`.
     Raises `StepError`.
     """
     source, version = qemu_source(log)
     home = cache_root() / "bench" / "plugin"
-    plugin = home / "fncount.so"
+    plugin = home / f"{name}.so"
+    code = repo.BENCH / "plugin" / f"{name}.c"
     compiler = shutil.which("cc")
     if compiler is None:
         raise StepError("there is no C compiler", hint="apt-get install gcc libc6-dev")
     with locked("bench-plugin"):
-        stamp = Stamp(home / "fncount.stamp")
-        inputs = {"qemu": version, "source": digest(SOURCE.read_bytes()), "flags": CFLAGS, "cc": compiler}
+        stamp = Stamp(home / f"{name}.stamp")
+        inputs = {"qemu": version, "source": digest(code.read_bytes()), "flags": CFLAGS, "cc": compiler}
         if plugin.exists() and stamp.matches(inputs):
             return plugin
         stamp.clear()
@@ -151,17 +152,18 @@ def build_plugin(log: Path) -> Path:
         # -isystem: warnings in their headers are not ours to fix.
         folders = [a for folder in _headers(home, source, version, log) for a in ("-isystem", folder)]
         # Built aside: a QEMU that runs now may have the old one mapped.
-        fresh = home / "fncount.so.new"
-        run([compiler, *CFLAGS, *folders, "-o", fresh, SOURCE], log, what="the QEMU plugin does not compile")
+        fresh = home / f"{name}.so.new"
+        run([compiler, *CFLAGS, *folders, "-o", fresh, code], log, what="the QEMU plugin does not compile")
         fresh.replace(plugin)
         stamp.write(inputs)
     return plugin
 
 
 def main() -> int:
-    """Build the plugin and print where it is."""
+    """Build the plugins and print where they are."""
     try:
-        print(build_plugin(new_run_dir("bench-plugin") / "build.log"))
+        for name in PLUGINS:
+            print(build_plugin(new_run_dir("bench-plugin") / "build.log", name))
     except StepError as error:
         print(f"bench/plugin/build.py: {error.render()}", file=sys.stderr)
         return 1

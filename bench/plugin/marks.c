@@ -1,0 +1,745 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * marks: a QEMU TCG plugin that counts what a guest's operation costs EL2.
+ *
+ * The guest brackets an operation with two instructions that do nothing, HINT
+ * #124 and HINT #125, with the operation's number in x0. All that the
+ * hypervisor executes on any CPU between the two is the operation's, whatever
+ * its functions are called. It wants -icount: then all CPUs run in one thread
+ * of QEMU's, in the same order each time, and counts are exact.
+ *
+ * Arguments, all as name=value; numbers are hexadecimal with 0x:
+ *   lo, hi    the hypervisor's window of virtual addresses, [lo, hi)
+ *   out       file written when the machine stops
+ *   vec       address of the EL2 vector table (2 KiB)
+ *   harden    LO:HI, copies of the vector table that jump on to `vec`
+ *   lock      entry of a function that acquires a lock; may be repeated
+ *   point     entry of a function that is called where other work, softirqs or
+ *             other vCPUs, may go first; may be repeated
+ *   alloc     ARG:UNIT:ENTRY[:LO:HI], a function that allocates as many times
+ *             UNIT bytes as its argument ARG says (for UNIT 0x1000: pages, as
+ *             a power of two), unless it is called from [LO, HI); repeatable
+ *   lines     if 1, also count the cache lines that are touched; slow
+ *   profile   number of an operation to count by function
+ *   syms      for profile: file of "ADDRESS SIZE NAME" lines, by address
+ *
+ * A trip is what the hypervisor runs from a guest's exception to its return to
+ * a guest. A hold is the longest stretch of a trip without a `point`; it is
+ * known with one CPU only.
+ *
+ * Where code for several CPUs runs in one thread, QEMU 10.0 translates it with
+ * the number of whichever CPU is the first to need it. So nothing here relies
+ * on the `vcpu` of a callback, nor, with several CPUs, on counters per vCPU.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <glib.h>
+#include <qemu-plugin.h>
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
+
+#define MAX_OPS     1024
+#define MAX_CPUS    8
+#define MAX_SITES   32
+#define VEC_SIZE    0x800u  /* one EL2 vector table */
+#define VEC_STEP    0x80u   /* one vector */
+#define VEC_OWN     0x200u  /* taken from EL2 itself: 0x200..0x400 */
+#define VEC_GUEST   0x400u  /* taken from EL1 or EL0: 0x400..0x800 */
+#define PAGE        0x1000u
+#define LINE_SHIFT  6
+#define LINES       (1u << 16)
+#define INSN_ERET   0xd69f03e0u
+#define INSN_BEGIN  0xd5032f9fu     /* HINT #124 */
+#define INSN_END    0xd5032fbfu     /* HINT #125 */
+#define PSTATE_EL   0xcu
+#define PSTATE_EL2  0x8u
+
+/* What is counted, in the order in which it is printed. */
+enum {
+    INSNS,      /* instructions */
+    MEM,        /* memory operations; a pair of registers is one, STXR two */
+    TRIPS,      /* ways from a guest into the hypervisor */
+    ATOMICS,    /* stores by which an atomic read-modify-write ends */
+    BARRIERS,   /* DMB and DSB */
+    LOCKS,      /* lock acquisitions */
+    BYTES,      /* allocated */
+    TOUCHED,    /* distinct cache lines */
+    DIRTY,      /* those of them that were written */
+    SHARED,     /* those that one CPU wrote, and another touched */
+    NR_COUNTS
+};
+static const char *const names[NR_COUNTS] = {
+    "insns", "mem", "trips", "atomics", "barriers",
+    "locks", "bytes", "lines", "dirty", "shared",
+};
+
+/* What a CPU is about. */
+struct cpu {
+    uint64_t tpidr;         /* by which Xen knows its CPUs */
+    uint64_t hold_from;     /* instructions when the stretch began */
+    unsigned int own_depth; /* exceptions that EL2 took from itself */
+    bool in_trip, via_harden;
+};
+
+struct sample {
+    uint64_t counts[NR_COUNTS], calls;
+};
+
+struct op {
+    struct sample *samples;
+    size_t used, room;
+    uint64_t calls, hold;
+};
+
+struct site {
+    uint64_t entry, skip_lo, skip_hi;
+    uint64_t arg, unit;
+};
+
+struct line {
+    uint64_t number, generation;
+    uint32_t touched, dirty;    /* a bit for each CPU */
+};
+
+struct sym {
+    uint64_t addr, size;
+    char *name;
+};
+
+static uint64_t win_lo, win_hi, vec_base, harden_lo, harden_hi;
+static const char *out_path;
+static struct op ops[MAX_OPS];
+static uint64_t current;            /* operation in progress, or 0 */
+static struct sample start;         /* the counters when it began */
+static uint64_t broken;             /* marks that do not fit together */
+
+static struct site locks[MAX_SITES], points[MAX_SITES], allocs[MAX_SITES];
+static unsigned int nr_locks, nr_points, nr_allocs;
+
+static bool count_lines;
+static struct line lines[LINES];
+static uint64_t generation;
+static uint64_t touched, dirty, shared;
+
+static uint64_t profiled;
+static struct sym *syms;
+static size_t nr_syms;
+static uint64_t *profile, *profile_start;
+
+static bool one_cpu;
+static struct cpu cpus[MAX_CPUS];
+static unsigned int nr_cpus;
+
+/* To these, generated code adds without a callback if there is one CPU. */
+static struct qemu_plugin_scoreboard *score, *prof_score;
+static uint64_t *counts, *by_sym;
+static struct qemu_plugin_register *reg_x[2], *reg_lr, *reg_pstate, *reg_tpidr;
+static GByteArray *reg_buf;
+
+static void die(const char *what, const char *which)
+{
+    fprintf(stderr, "marks: %s: %s\n", what, which);
+    exit(1);
+}
+
+static uint64_t read_reg(struct qemu_plugin_register *reg, size_t bytes)
+{
+    uint64_t val = 0;
+
+    g_byte_array_set_size(reg_buf, 0);
+    if ( qemu_plugin_read_register(reg, reg_buf) < (int)bytes )
+        die("cannot read a register", "short read");
+    memcpy(&val, reg_buf->data, bytes);
+
+    return val;
+}
+
+/* A guest may use the hypervisor's virtual addresses, too. */
+static bool in_el2(void)
+{
+    return (read_reg(reg_pstate, 4) & PSTATE_EL) == PSTATE_EL2;
+}
+
+/* The CPU that runs now. */
+static struct cpu *this_cpu(void)
+{
+    uint64_t tpidr = one_cpu ? 0 : read_reg(reg_tpidr, 8);
+    unsigned int i;
+
+    for ( i = 0; i < nr_cpus; i++ )
+        if ( cpus[i].tpidr == tpidr )
+            return &cpus[i];
+    if ( nr_cpus == MAX_CPUS )
+        die("too many CPUs", "raise MAX_CPUS");
+    cpus[nr_cpus].tpidr = tpidr;
+
+    return &cpus[nr_cpus++];
+}
+
+static void count_all(struct sample *to)
+{
+    memcpy(to->counts, counts, sizeof(to->counts));
+    to->counts[TOUCHED] = touched;
+    to->counts[DIRTY] = dirty;
+    to->counts[SHARED] = shared;
+}
+
+static void record(struct op *op, const struct sample *one)
+{
+    struct sample *s;
+
+    for ( s = op->samples; s < op->samples + op->used; s++ )
+        if ( !memcmp(s->counts, one->counts, sizeof(s->counts)) )
+        {
+            s->calls++;
+            return;
+        }
+    if ( op->used == op->room )
+    {
+        op->room = op->room ? op->room * 2 : 16;
+        op->samples = realloc(op->samples, op->room * sizeof(*op->samples));
+        if ( !op->samples )
+            die("out of memory", "samples");
+    }
+    s = &op->samples[op->used++];
+    *s = *one;
+    s->calls = 1;
+}
+
+static void on_begin(unsigned int vcpu, void *opaque)
+{
+    uint64_t op = read_reg(reg_x[0], 8);
+
+    if ( current || !op || op >= MAX_OPS )
+    {
+        broken++;
+        return;
+    }
+    current = op;
+    generation++;
+    touched = dirty = shared = 0;
+    if ( profiled == op )
+        memcpy(profile_start, by_sym, nr_syms * sizeof(*by_sym));
+    count_all(&start);
+}
+
+static void on_end(unsigned int vcpu, void *opaque)
+{
+    struct sample end;
+    unsigned int i;
+    size_t n;
+
+    count_all(&end);
+    if ( !current || current != read_reg(reg_x[0], 8) )
+    {
+        broken++;
+        current = 0;
+        return;
+    }
+    for ( i = 0; i < NR_COUNTS; i++ )
+        end.counts[i] -= start.counts[i];
+    ops[current].calls++;
+    record(&ops[current], &end);
+    if ( profiled == current )
+        for ( n = 0; n < nr_syms; n++ )
+            profile[n] += by_sym[n] - profile_start[n];
+    current = 0;
+}
+
+/* A stretch without a preemption point is over, and another begins. */
+static void end_stretch(struct cpu *cpu)
+{
+    uint64_t hold = counts[INSNS] - cpu->hold_from;
+
+    if ( one_cpu && hold > ops[current].hold )
+        ops[current].hold = hold;
+    cpu->hold_from = counts[INSNS];
+}
+
+static void on_point(unsigned int vcpu, void *opaque)
+{
+    struct cpu *cpu = this_cpu();
+
+    if ( cpu->in_trip && in_el2() )
+        end_stretch(cpu);
+}
+
+static void on_guest_vector(unsigned int vcpu, void *opaque)
+{
+    struct cpu *cpu = this_cpu();
+
+    if ( cpu->via_harden )
+    {
+        cpu->via_harden = false;
+        return;
+    }
+    counts[TRIPS]++;
+    cpu->in_trip = true;
+    cpu->own_depth = 0;
+    cpu->hold_from = counts[INSNS];
+}
+
+/* A hardened copy of the vectors jumps to the real one, seen next. */
+static void on_guest_harden(unsigned int vcpu, void *opaque)
+{
+    on_guest_vector(vcpu, opaque);
+    this_cpu()->via_harden = true;
+}
+
+static void on_own_vector(unsigned int vcpu, void *opaque)
+{
+    struct cpu *cpu = this_cpu();
+
+    if ( cpu->via_harden )
+        cpu->via_harden = false;
+    else
+        cpu->own_depth++;
+}
+
+static void on_own_harden(unsigned int vcpu, void *opaque)
+{
+    on_own_vector(vcpu, opaque);
+    this_cpu()->via_harden = true;
+}
+
+static void on_eret(unsigned int vcpu, void *opaque)
+{
+    struct cpu *cpu = this_cpu();
+
+    if ( cpu->own_depth )
+        cpu->own_depth--;
+    else if ( cpu->in_trip )
+    {
+        end_stretch(cpu);
+        cpu->in_trip = false;
+    }
+}
+
+static void on_alloc(unsigned int vcpu, void *opaque)
+{
+    const struct site *site = opaque;
+    uint64_t from = read_reg(reg_lr, 8);
+    uint64_t value = read_reg(reg_x[site->arg], 8);
+
+    if ( (from >= site->skip_lo && from < site->skip_hi) || !in_el2() )
+        return;
+    counts[BYTES] +=
+        site->unit == PAGE ? (uint64_t)PAGE << (uint32_t)value
+                           : value * site->unit;
+}
+
+static void on_mem(unsigned int vcpu, qemu_plugin_meminfo_t info,
+                   uint64_t vaddr, void *opaque)
+{
+    uint64_t number = vaddr >> LINE_SHIFT;
+    size_t i = (number * 0x9e3779b97f4a7c15u) >> 48;
+    bool was_shared;
+    struct line *l;
+    uint32_t me;
+
+    if ( !current )
+        return;
+    me = 1u << (this_cpu() - cpus);
+    for ( ; ; i = (i + 1) % LINES )
+    {
+        l = &lines[i];
+        if ( l->generation != generation || l->number == number )
+            break;
+    }
+    if ( l->generation != generation )
+    {
+        if ( ++touched == LINES )
+            die("too many cache lines", "raise LINES");
+        *l = (struct line){ .number = number, .generation = generation };
+    }
+    was_shared = l->dirty && (l->touched & (l->touched - 1));
+    l->touched |= me;
+    if ( qemu_plugin_mem_is_store(info) )
+    {
+        dirty += !l->dirty;
+        l->dirty |= me;
+    }
+    shared += !was_shared && l->dirty && (l->touched & (l->touched - 1));
+}
+
+/* Store-exclusives, and what Armv8.1 has instead: each ends one attempt. */
+static bool is_atomic(uint32_t insn)
+{
+    return (insn & 0x3fe00000) == 0x08000000 ||     /* STXR, STLXR */
+           (insn & 0xbfe00000) == 0x88200000 ||     /* STXP, STLXP */
+           (insn & 0xbfa00000) == 0x08200000 ||     /* CASP */
+           (insn & 0x3fa00000) == 0x08a00000 ||     /* CAS */
+           /* SWP, LDADD and its kind; not LDAPR */
+           ((insn & 0x3f200c00) == 0x38200000 && (insn & 0xf000) != 0xc000);
+}
+
+static bool is_barrier(uint32_t insn)
+{
+    return (insn & 0xfffff0ff) == 0xd50330bf ||     /* DMB */
+           (insn & 0xfffff0ff) == 0xd503309f;       /* DSB */
+}
+
+static const struct sym *find_sym(uint64_t pc)
+{
+    size_t lo = 0, hi = nr_syms;
+
+    while ( lo < hi )
+    {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if ( syms[mid].addr <= pc )
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if ( !lo || pc - syms[lo - 1].addr >= syms[lo - 1].size )
+        return NULL;
+
+    return &syms[lo - 1];
+}
+
+static void on_count(unsigned int vcpu, void *opaque)
+{
+    (*(uint64_t *)opaque)++;
+}
+
+static void on_mem_count(unsigned int vcpu, qemu_plugin_meminfo_t info,
+                         uint64_t vaddr, void *opaque)
+{
+    counts[MEM]++;
+}
+
+/* The instruction adds one to element `i` of `to`, which is what `in` has. */
+static void add_one(struct qemu_plugin_insn *insn,
+                    struct qemu_plugin_scoreboard *in, uint64_t *to, size_t i)
+{
+    qemu_plugin_u64 at = { in, i * sizeof(*to) };
+
+    if ( one_cpu )
+        qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
+            insn, QEMU_PLUGIN_INLINE_ADD_U64, at, 1);
+    else
+        qemu_plugin_register_vcpu_insn_exec_cb(
+            insn, on_count, QEMU_PLUGIN_CB_NO_REGS, &to[i]);
+}
+
+static void count_mem(struct qemu_plugin_insn *insn)
+{
+    qemu_plugin_u64 at = { score, MEM * sizeof(*counts) };
+
+    if ( one_cpu )
+        qemu_plugin_register_vcpu_mem_inline_per_vcpu(
+            insn, QEMU_PLUGIN_MEM_RW, QEMU_PLUGIN_INLINE_ADD_U64, at, 1);
+    else
+        qemu_plugin_register_vcpu_mem_cb(
+            insn, on_mem_count, QEMU_PLUGIN_CB_NO_REGS, QEMU_PLUGIN_MEM_RW,
+            NULL);
+    if ( count_lines )
+        qemu_plugin_register_vcpu_mem_cb(insn, on_mem, QEMU_PLUGIN_CB_R_REGS,
+                                         QEMU_PLUGIN_MEM_RW, NULL);
+}
+
+static void call(struct qemu_plugin_insn *insn,
+                 qemu_plugin_vcpu_udata_cb_t what, void *opaque)
+{
+    qemu_plugin_register_vcpu_insn_exec_cb(insn, what, QEMU_PLUGIN_CB_R_REGS,
+                                           opaque);
+}
+
+/* Byte offset of `pc` in [base, base + VEC_SIZE) if a vector starts there. */
+static bool starts_vector(uint64_t pc, uint64_t base, uint64_t *off)
+{
+    *off = pc - base;
+
+    return pc >= base && *off < VEC_SIZE && !(*off % VEC_STEP);
+}
+
+static void hook_vectors(struct qemu_plugin_insn *insn, uint64_t pc)
+{
+    uint64_t off;
+
+    if ( starts_vector(pc, vec_base, &off) )
+    {
+        if ( off >= VEC_GUEST )
+            call(insn, on_guest_vector, NULL);
+        else if ( off >= VEC_OWN )
+            call(insn, on_own_vector, NULL);
+    }
+    if ( pc >= harden_lo && pc < harden_hi &&
+         starts_vector(pc, pc - (pc - harden_lo) % VEC_SIZE, &off) )
+    {
+        if ( off >= VEC_GUEST )
+            call(insn, on_guest_harden, NULL);
+        else if ( off >= VEC_OWN )
+            call(insn, on_own_harden, NULL);
+    }
+}
+
+static void hook_insn(struct qemu_plugin_insn *insn, uint64_t pc,
+                      uint32_t opcode)
+{
+    const struct sym *sym = nr_syms ? find_sym(pc) : NULL;
+    unsigned int i;
+
+    /* In this order: entries before the count, ERET behind it. */
+    hook_vectors(insn, pc);
+    for ( i = 0; i < nr_points; i++ )
+        if ( points[i].entry == pc )
+            call(insn, on_point, NULL);
+    for ( i = 0; i < nr_allocs; i++ )
+        if ( allocs[i].entry == pc )
+            call(insn, on_alloc, &allocs[i]);
+    for ( i = 0; i < nr_locks; i++ )
+        if ( locks[i].entry == pc )
+            add_one(insn, score, counts, LOCKS);
+
+    add_one(insn, score, counts, INSNS);
+    if ( is_atomic(opcode) )
+        add_one(insn, score, counts, ATOMICS);
+    if ( is_barrier(opcode) )
+        add_one(insn, score, counts, BARRIERS);
+    if ( sym )
+        add_one(insn, prof_score, by_sym, sym - syms);
+    count_mem(insn);
+    if ( opcode == INSN_ERET )
+        call(insn, on_eret, NULL);
+}
+
+static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
+{
+    size_t n = qemu_plugin_tb_n_insns(tb), i;
+
+    for ( i = 0; i < n; i++ )
+    {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        uint64_t pc = qemu_plugin_insn_vaddr(insn);
+        uint32_t opcode = 0;
+
+        qemu_plugin_insn_data(insn, &opcode, sizeof(opcode));
+        if ( pc >= win_lo && pc < win_hi )
+            hook_insn(insn, pc, opcode);
+        else if ( opcode == INSN_BEGIN )
+            call(insn, on_begin, NULL);
+        else if ( opcode == INSN_END )
+            call(insn, on_end, NULL);
+    }
+}
+
+static void on_vcpu_init(qemu_plugin_id_t id, unsigned int vcpu)
+{
+    GArray *regs = qemu_plugin_get_registers();
+    unsigned int i;
+
+    if ( !vcpu )
+    {
+        counts = qemu_plugin_scoreboard_find(score, 0);
+        if ( prof_score )
+            by_sym = qemu_plugin_scoreboard_find(prof_score, 0);
+    }
+    for ( i = 0; i < regs->len; i++ )
+    {
+        const qemu_plugin_reg_descriptor *r =
+            &((const qemu_plugin_reg_descriptor *)(void *)regs->data)[i];
+
+        if ( !strcmp(r->name, "TPIDR_EL2") )
+            reg_tpidr = r->handle;
+        if ( !r->feature || strcmp(r->feature, "org.gnu.gdb.aarch64.core") )
+            continue;
+        if ( !strcmp(r->name, "x0") )
+            reg_x[0] = r->handle;
+        else if ( !strcmp(r->name, "x1") )
+            reg_x[1] = r->handle;
+        else if ( !strcmp(r->name, "x30") )
+            reg_lr = r->handle;
+        else if ( !strcmp(r->name, "cpsr") )
+            reg_pstate = r->handle;
+    }
+    g_array_free(regs, TRUE);
+    if ( !reg_x[0] || !reg_x[1] || !reg_lr || !reg_pstate || !reg_tpidr )
+        die("this machine has no register", "x0, x1, x30, cpsr or TPIDR_EL2");
+}
+
+static void on_exit_machine(qemu_plugin_id_t id, void *opaque)
+{
+    FILE *f = fopen(out_path, "w");
+    struct sample all;
+    unsigned int op, i;
+    size_t n;
+
+    if ( !f )
+        die("cannot write", out_path);
+    count_all(&all);
+    fprintf(f, "marks 1\ntotal broken=%" PRIu64 " open=%" PRIu64, broken,
+            current);
+    for ( i = 0; i < NR_COUNTS; i++ )
+        fprintf(f, " %s=%" PRIu64, names[i], all.counts[i]);
+    fprintf(f, "\n");
+    for ( op = 0; op < MAX_OPS; op++ )
+    {
+        if ( op && !ops[op].calls )
+            continue;
+        fprintf(f, "op %u calls=%" PRIu64 " hold=%" PRIu64 "\n", op,
+                ops[op].calls, ops[op].hold);
+        for ( n = 0; n < ops[op].used; n++ )
+        {
+            const struct sample *s = &ops[op].samples[n];
+
+            fprintf(f, "sample %u calls=%" PRIu64, op, s->calls);
+            for ( i = 0; i < NR_COUNTS; i++ )
+                fprintf(f, " %s=%" PRIu64, names[i], s->counts[i]);
+            fprintf(f, "\n");
+        }
+    }
+    for ( n = 0; n < nr_syms; n++ )
+        if ( profile[n] )
+            fprintf(f, "in %" PRIu64 " %s\n", profile[n], syms[n].name);
+    /* Without this line the file is cut short. */
+    fprintf(f, "end\n");
+    if ( fclose(f) )
+        die("cannot write", out_path);
+}
+
+/* Parse a number, up to ':' or the end; advance past the ':'. */
+static uint64_t parse_u64(const char **s, const char *arg)
+{
+    char *end;
+    uint64_t val;
+
+    errno = 0;
+    val = strtoull(*s, &end, 0);
+    if ( errno || end == *s || (*end && *end != ':') )
+        die("bad number in argument", arg);
+    *s = *end ? end + 1 : end;
+
+    return val;
+}
+
+static struct site *new_site(struct site *sites, unsigned int *nr,
+                             const char *arg)
+{
+    if ( *nr == MAX_SITES )
+        die("too many of these", arg);
+
+    return &sites[(*nr)++];
+}
+
+static void parse_alloc(const char *val, const char *arg)
+{
+    struct site *site = new_site(allocs, &nr_allocs, arg);
+
+    site->arg = parse_u64(&val, arg);
+    site->unit = parse_u64(&val, arg);
+    site->entry = parse_u64(&val, arg);
+    if ( *val )
+    {
+        site->skip_lo = parse_u64(&val, arg);
+        site->skip_hi = parse_u64(&val, arg);
+    }
+    if ( site->arg > 1 || *val )
+        die("alloc= wants ARG:UNIT:ENTRY[:LO:HI], ARG 0 or 1", arg);
+}
+
+static void load_syms(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    char name[512];
+    uint64_t addr, size;
+    size_t room = 0;
+
+    if ( !f )
+        die("cannot read", path);
+    while ( fscanf(f, "%" SCNx64 " %" SCNx64 " %511s", &addr, &size,
+                   name) == 3 )
+    {
+        if ( nr_syms && addr <= syms[nr_syms - 1].addr )
+            die("symbols are not sorted by address", name);
+        if ( nr_syms == room )
+        {
+            room = room ? room * 2 : 1024;
+            syms = realloc(syms, room * sizeof(*syms));
+            if ( !syms )
+                die("out of memory", path);
+        }
+        syms[nr_syms++] = (struct sym){ addr, size, strdup(name) };
+    }
+    if ( !feof(f) || !nr_syms )
+        die("not a symbol list", path);
+    fclose(f);
+    profile = calloc(nr_syms, sizeof(*profile));
+    profile_start = calloc(nr_syms, sizeof(*profile_start));
+    if ( !profile || !profile_start )
+        die("out of memory", path);
+    prof_score = qemu_plugin_scoreboard_new(nr_syms * sizeof(*by_sym));
+}
+
+QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
+                                           const qemu_info_t *info,
+                                           int argc, char **argv)
+{
+    const char *sym_path = NULL;
+    int i;
+
+    for ( i = 0; i < argc; i++ )
+    {
+        const char *eq = strchr(argv[i], '='), *val = eq ? eq + 1 : "";
+        size_t n = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
+
+#define ARG(s) (n == sizeof(s) - 1 && !memcmp(argv[i], s, n))
+        if ( ARG("lo") )
+            win_lo = parse_u64(&val, argv[i]);
+        else if ( ARG("hi") )
+            win_hi = parse_u64(&val, argv[i]);
+        else if ( ARG("vec") )
+            vec_base = parse_u64(&val, argv[i]);
+        else if ( ARG("harden") )
+        {
+            harden_lo = parse_u64(&val, argv[i]);
+            harden_hi = parse_u64(&val, argv[i]);
+        }
+        else if ( ARG("lock") )
+            new_site(locks, &nr_locks, argv[i])->entry =
+                parse_u64(&val, argv[i]);
+        else if ( ARG("point") )
+            new_site(points, &nr_points, argv[i])->entry =
+                parse_u64(&val, argv[i]);
+        else if ( ARG("alloc") )
+            parse_alloc(val, argv[i]);
+        else if ( ARG("lines") )
+            count_lines = parse_u64(&val, argv[i]);
+        else if ( ARG("out") )
+            out_path = strdup(val);
+        else if ( ARG("profile") )
+            profiled = parse_u64(&val, argv[i]);
+        else if ( ARG("syms") )
+            sym_path = val;
+        else
+            die("unknown argument", argv[i]);
+#undef ARG
+    }
+
+    if ( !info->system_emulation || strcmp(info->target_name, "aarch64") )
+        die("made for qemu-system-aarch64, not", info->target_name);
+    one_cpu = info->system.max_vcpus == 1;
+    if ( win_lo >= win_hi || !out_path || !vec_base )
+        die("missing argument", "lo, hi, vec and out are needed");
+    if ( !profiled != !sym_path )
+        die("profile= and syms= belong together", "");
+    if ( sym_path )
+        load_syms(sym_path);
+
+    /* QEMU's console must end with the process: see fncount.c. */
+    if ( dup(STDOUT_FILENO) < 0 )
+        die("cannot keep the console open", strerror(errno));
+
+    score = qemu_plugin_scoreboard_new(NR_COUNTS * sizeof(*counts));
+    reg_buf = g_byte_array_new();
+    qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+    qemu_plugin_register_atexit_cb(id, on_exit_machine, NULL);
+
+    return 0;
+}
