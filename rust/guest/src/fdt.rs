@@ -18,6 +18,10 @@ pub struct Machine {
     pub its: (u64, u64),
     /// A PL011.
     pub uart: (u64, u64),
+    /// The configuration space of a PCI host bridge (ECAM).
+    pub pci: (u64, u64),
+    /// Its window for memory below 4 GB.
+    pub pci_window: (u64, u64),
     /// MPIDR of each CPU.
     pub cpus: [u64; crate::boot::MAX_CPUS],
     /// How many of them there are.
@@ -38,6 +42,7 @@ struct Node {
     size_cells: usize,
     kind: Kind,
     reg: Option<(usize, usize)>,
+    ranges: Option<(usize, usize)>,
     regions: usize,
 }
 
@@ -48,6 +53,7 @@ enum Kind {
     Gic,
     Its,
     Uart,
+    Pci,
     Memory,
     Cpu,
 }
@@ -99,6 +105,8 @@ pub fn parse(address: u64) -> Option<Machine> {
         gicrs: 0,
         its: (0, 0),
         uart: (0, 0),
+        pci: (0, 0),
+        pci_window: (0, 0),
         cpus: [0; crate::boot::MAX_CPUS],
         ncpus: 0,
         hvc: false,
@@ -151,6 +159,7 @@ fn property(
         b"#size-cells" => node.size_cells = blob.word(at) as usize,
         b"#redistributor-regions" => node.regions = blob.word(at) as usize,
         b"reg" => node.reg = Some((at, len)),
+        b"ranges" => node.ranges = Some((at, len)),
         b"bootargs" => {
             machine.bootargs = core::str::from_utf8(value).unwrap_or("").trim_end_matches('\0');
         }
@@ -163,6 +172,7 @@ fn property(
                 ("arm,gic-v3", Kind::Gic),
                 ("arm,gic-v3-its", Kind::Its),
                 ("arm,pl011", Kind::Uart),
+                ("pci-host-ecam-generic", Kind::Pci),
             ] {
                 if contains(value, word) {
                     node.kind = kind;
@@ -171,6 +181,18 @@ fn property(
         }
         _ => {}
     }
+}
+
+/// The CPU's address and the size of a bridge's window for 32-bit memory.
+fn pci_window(blob: &Blob, node: &Node, address_cells: usize) -> (u64, u64) {
+    let Some((at, len)) = node.ranges else { return (0, 0) };
+    // A PCI address has three cells, the first of them with the space: 2 is 32-bit memory.
+    let stride = 4 * (3 + address_cells + node.size_cells);
+    let mut ranges = (at..at + len).step_by(stride);
+    ranges.find(|at| blob.word(*at) >> 24 & 3 == 2).map_or((0, 0), |at| {
+        let size_at = at + 12 + 4 * address_cells;
+        (blob.cells(at + 12, address_cells), blob.cells(size_at, node.size_cells))
+    })
 }
 
 fn finish(machine: &mut Machine, blob: &Blob, parent: &Node, node: &Node) {
@@ -197,6 +219,10 @@ fn finish(machine: &mut Machine, blob: &Blob, parent: &Node, node: &Node) {
         }
         Kind::Its if machine.its.1 == 0 => machine.its = pair(0),
         Kind::Uart => machine.uart = pair(0),
+        Kind::Pci => {
+            machine.pci = pair(0);
+            machine.pci_window = pci_window(blob, node, address_cells);
+        }
         Kind::Memory => {
             for n in 0..pairs {
                 if let Some(slot) = machine.memory.get_mut(machine.memories) {

@@ -92,6 +92,11 @@ pub fn acknowledge() -> u32 {
     }
 }
 
+/// ICC_HPPIR1_EL1: the most urgent pending interrupt, which stays pending.
+pub fn pending() -> u32 {
+    mrs!("S3_0_C12_C12_2") as u32
+}
+
 /// ICC_SGI1R_EL1: wakes the CPU with this MPIDR.
 pub fn wake(mpidr: u64) {
     let list = (mpidr & 0xf0) << 40 | 1 << (mpidr & 15);
@@ -101,8 +106,7 @@ pub fn wake(mpidr: u64) {
 
 /// Takes the SGI that woke this CPU, and nothing else.
 pub fn forget_wake() {
-    // ICC_HPPIR1_EL1 has what is most urgent, and does not take it.
-    if mrs!("S3_0_C12_C12_2") as u32 == WAKE {
+    if pending() == WAKE {
         let intid = mrs!("S3_0_C12_C12_0") as u32;
         end(intid);
     }

@@ -64,6 +64,12 @@ pub fn sleep() {
     unsafe { asm!("dsb sy", "wfi") };
 }
 
+/// Lets other CPUs go first, where one thread of an emulator runs them all.
+pub fn give_way() {
+    // SAFETY: a hint.
+    unsafe { asm!("yield") };
+}
+
 /// Lets interrupts come by vector; what is pending comes at once.
 pub fn unmask_irqs() {
     // SAFETY: the vector saves what it changes. The barrier is where a pending
@@ -140,6 +146,12 @@ unsafe fn hypercall(number: u64, a: u64, b: u64, c: u64) -> u64 {
 pub fn xen_console(bytes: &[u8]) {
     // SAFETY: a hypercall that reads `bytes`.
     unsafe { hypercall(18, 0, bytes.len() as u64, bytes.as_ptr() as u64) };
+}
+
+/// A hypercall that does next to nothing: asks Xen for its version.
+pub fn xen_version() -> u64 {
+    // SAFETY: XENVER_version takes no memory.
+    unsafe { hypercall(17, 0, 0, 0) }
 }
 
 /// `struct xen_sysctl` of Xen's public headers, as far as debug keys need it.

@@ -5,15 +5,18 @@
 //! out from the device tree. `its.test=GLOB[,GLOB]` on the command line picks
 //! cases, `its.from=N` leaves out those before number N. `its.seed=N`, `its.seeds=N`
 //! and `its.fuzz=N` are the fuzzer's first seed, how many it uses, and how many
-//! commands it sends with each of them.
+//! commands it sends with each of them. `its.bench=GLOB[,GLOB]` has it measure
+//! instead of testing (see `bench`).
 #![no_std]
 #![no_main]
 
 mod bed;
+mod bench;
 mod boot;
 mod cases;
 mod console;
 mod cpus;
+mod edu;
 mod fdt;
 mod gic;
 mod hw;
@@ -36,8 +39,8 @@ extern "C" fn rust_main(device_tree: u64) -> ! {
     for (start, size) in machine.memory.iter().take(machine.memories) {
         mapped &= hw::map(*start, start + size, false);
     }
-    for (start, size) in [machine.gicd, machine.its, machine.uart, machine.gicr[0], machine.gicr[1]]
-    {
+    let devices = [machine.gicd, machine.its, machine.uart, machine.pci, machine.pci_window];
+    for (start, size) in devices.into_iter().chain(machine.gicr) {
         if size != 0 {
             mapped &= hw::map(start, start + size, true);
         }
@@ -49,7 +52,10 @@ extern "C" fn rust_main(device_tree: u64) -> ! {
         say!("Bail out! memory and devices share a gigabyte, or are beyond 512 GB");
         power_off();
     }
-    cases::run(&machine);
+    match cases::option(&machine, "its.bench") {
+        Some(chosen) => bench::run(&machine, chosen),
+        None => cases::run(&machine),
+    }
     say!("XENITS-GUEST: done");
     power_off();
 }

@@ -60,7 +60,7 @@ const GROUPS: [Group; 14] = [
 const LONGEST_GAP: u64 = 5;
 
 /// Whether a name matches a pattern, in which `*` stands for anything.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
     match pattern.split_first() {
         None => name.is_empty(),
         Some((b'*', rest)) => (0..=name.len()).any(|n| matches(rest, &name[n..])),
@@ -69,7 +69,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 }
 
 /// The value of an option on the command line.
-fn option(machine: &Machine, name: &str) -> Option<&'static str> {
+pub fn option(machine: &Machine, name: &str) -> Option<&'static str> {
     machine.bootargs.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
