@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an LPI costs in EL2: instructions, counted by ``bench/`` in boots that repeat themselves."""
+"""What LPIs and other operations cost in EL2: instructions, counted by ``bench/`` in boots that repeat themselves."""
 
 from __future__ import annotations
 
@@ -48,7 +48,20 @@ def _lpi(context: Context) -> list[Result]:
     return [Result("cost/lpi", problems=tuple(problems), note=table)]
 
 
+def _operations(context: Context) -> list[Result]:
+    """What ``scripts/bench --check`` does: each operation of the Rust ITS stays within its limits."""
+    main, limits = _bench("main"), _bench("limits")
+    results: dict[str, Any] = main.measure(list(_bench("boots").CHECKED), ["rust"], context.logs, quiet=True)
+    measured = results["rust"]
+    (context.logs / "figures.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    context.log.write_text(_bench("page").Page(results).render(), encoding="utf-8")
+    problems: list[str] = limits.problems(measured)
+    return [Result("cost/operations", problems=tuple(problems), remark=f"{len(measured)} operations")]
+
+
 def cases() -> Iterable[Case]:
-    """One comparison, which needs the series that brings the Rust ITS."""
+    """They need the series that brings the Rust ITS."""
     if patch_files(XEN_SERIES):
+        about = "instructions of each operation in EL2, against their limits"
+        yield Case("cost/operations", about, _operations, quick=False)
         yield Case("cost/lpi", "instructions per LPI in EL2, the C version's and the Rust version's", _lpi, quick=False)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the Rust ITS may cost at most: ``operations.json``, which ``scripts/bench --update`` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from bench import repo
+from xenits.errors import StepError
+
+LIMITS = repo.BENCH / "operations.json"
+SLACK = 0.02
+"""Another release of a compiler may need so much more."""
+
+FLAT = ("INVALL,0-pending,1", "INVALL,0-pending,16", "lpi", "INV", "INT", "MOVI")
+"""What must not cost more with many LPIs or devices than with few, by the last word of its name."""
+
+_KINDS = {"insns": "instructions", "mem": "memory operations", "hold": "instructions without a preemption point"}
+
+
+def of(figures: dict[str, Any]) -> dict[str, int]:
+    """What of an operation's figures is limited."""
+    return {"insns": figures["mode"]["insns"], "mem": figures["mode"]["mem"], "hold": figures["hold"]}
+
+
+def write(measured: dict[str, Any], path: Path = LIMITS) -> None:
+    """The figures become the limits."""
+    lines = [f" {json.dumps(name)}: {json.dumps(of(figures))}" for name, figures in measured.items()]
+    head = '{\n "SPDX-License-Identifier": "GPL-2.0-only",\n'
+    path.write_text(head + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def read(path: Path = LIMITS) -> dict[str, dict[str, int]]:
+    """The limits by operation."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {name: dict(limit) for name, limit in data.items() if not name.startswith("SPDX")}
+    except (OSError, ValueError) as error:
+        raise StepError(f"cannot read the limits: {error}", hint="scripts/bench --update writes them.") from None
+
+
+def problems(measured: dict[str, Any], path: Path = LIMITS) -> list[str]:
+    """What costs too much, one line each."""
+    allowed = read(path)
+    found = [f"{name}: it has a limit, but was not measured" for name in allowed if name not in measured]
+    for name, figures in measured.items():
+        limit = allowed.get(name)
+        if limit is None:
+            found.append(f"{name}: it has no limit; scripts/bench --update gives it one")
+            continue
+        for kind, value in of(figures).items():
+            if value > limit[kind] * (1 + SLACK):
+                found.append(f"{name}: {value} {_KINDS[kind]}, {limit[kind]} allowed")
+        if figures["late"]:
+            found.append(f"{name}: {figures['late']} times the store to GITS_CWRITER was over before the commands were")
+    return found + growth(measured)
+
+
+def growth(measured: dict[str, Any]) -> list[str]:
+    """What grows with the number of LPIs or devices, and must not."""
+    series: dict[tuple[str, str], dict[int, int]] = {}
+    for name, figures in measured.items():
+        match name.split("/"):
+            case ["grow", axis, size, operation] if operation in FLAT:
+                series.setdefault((axis, operation), {})[int(size)] = figures["mode"]["insns"]
+    found = []
+    for (axis, operation), costs in series.items():
+        few, many = min(costs), max(costs)
+        # A few more for a search among devices that grows with its logarithm.
+        if costs[many] > costs[few] * 1.1:
+            found.append(f"{operation}: {costs[many]} instructions with {many} {axis}, {costs[few]} with {few}")
+    if not series:
+        found.append("nothing was measured whose cost must not grow")
+    return found

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The tables of ``scripts/bench``, as Markdown, for a terminal and for ``docs/bench.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+Figures = dict[str, Any]
+"""What one operation cost, as `boots.Measured.json` has it."""
+
+SIDES = ("c", "rust")
+BATCH = 16
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """A table, its first column to the left and the others to the right, lined up for a terminal as well.
+
+    Without rows there is none.
+    """
+    every = [head, *rows]
+    if len(every) == 1:
+        return []
+    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
+
+    def line(row: list[str]) -> str:
+        cells = [c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        return "| " + " | ".join(cells) + " |"
+
+    rule = "|" + "|".join("-" * (w + 1) + ("-" if not i else ":") for i, w in enumerate(widths)) + "|"
+    return [line(head), rule, *(line(row) for row in every[1:])]
+
+
+def number(value: float | None) -> str:
+    """With thousands apart; a dash for nothing."""
+    return "-" if value is None else f"{value:,.0f}".replace(",", " ")
+
+
+def ratio(c: float | None, rust: float | None) -> str:
+    """Rust's share of C's."""
+    return f"{rust / c:.2f}" if c and rust is not None else "-"
+
+
+class Page:
+    """All figures, by operation and side."""
+
+    def __init__(self, results: dict[str, Any]) -> None:
+        self.results = results
+        self.operations: dict[str, dict[str, Figures]] = {}
+        for side in SIDES:
+            for name, figures in results.get(side, {}).items():
+                self.operations.setdefault(name, {})[side] = figures
+
+    def names(self, prefix: str) -> list[str]:
+        """Operations whose names begin so, in the order in which they were done."""
+        return [name for name in self.operations if name.startswith(prefix)]
+
+    def get(self, name: str, side: str, what: str = "insns") -> float | None:
+        """One figure: a count at the mode, or one of the others."""
+        figures = self.operations.get(name, {}).get(side)
+        if figures is None:
+            return None
+        value: float = figures["mode"][what] if what in figures["mode"] else figures[what]
+        return value
+
+    def both(self, name: str, what: str = "insns") -> list[str]:
+        """C's, Rust's, and the ratio."""
+        c, rust = (self.get(name, side, what) for side in SIDES)
+        return [number(c), number(rust), ratio(c, rust)]
+
+    def plain(self, prefix: str, title: str) -> list[str]:
+        """Instructions and memory operations of each operation whose name begins so."""
+        head = [title, "C insns", "Rust insns", "Rust/C", "C mem", "Rust mem", "Rust/C"]
+        rows = ([name.removeprefix(prefix), *self.both(name), *self.both(name, "mem")] for name in self.names(prefix))
+        return table(head, rows)
+
+    def further(self, name: str, side: str, what: str = "insns") -> float | None:
+        """What a command costs that is not the first of its batch."""
+        one, many = (self.get(f"command/{name}/{size}", side, what) for size in (1, BATCH))
+        return None if one is None or many is None else (many - one) / (BATCH - 1)
+
+    def commands(self) -> list[str]:
+        """Each command, first and further in a batch."""
+        names = [name.split("/")[1] for name in self.names("command/") if name.endswith(f"/{BATCH}")]
+        first, further = (["C " + which, "Rust " + which, "Rust/C"] for which in ("first", "further"))
+        head = ["command", *first, *further, "C mem", "Rust mem"]
+        rows = []
+        for name in names:
+            further = [self.further(name, side) for side in SIDES]
+            memory = [self.further(name, side, "mem") for side in SIDES]
+            cells = [number(further[0]), number(further[1]), ratio(*further), number(memory[0]), number(memory[1])]
+            rows.append([name, *self.both(f"command/{name}/1"), *cells])
+        return table(head, rows)
+
+    def growth(self, axis: str, what: str = "insns") -> list[str]:
+        """Instructions over the number of LPIs, devices or vCPUs: a row for each operation and side."""
+        names = [name.split("/")[2:] for name in self.names(f"grow/{axis}/")]
+        # C may have fewer LPIs at the end; MAPTI of all that are new is no point of a curve.
+        sizes = sorted({int(size) for size, _ in names})
+        operations = list(dict.fromkeys(op for _, op in names if not op.endswith("-more")))
+        rows = []
+        for operation in operations:
+            for side in SIDES:
+                cells = [number(self.get(f"grow/{axis}/{size}/{operation}", side, what)) for size in sizes]
+                rows.append([f"{operation} {'C' if side == 'c' else 'Rust'}", *cells])
+        return table([axis, *(str(size) for size in sizes)], rows)
+
+    def holds(self, most: int = 12) -> list[str]:
+        """The operations that keep a CPU the longest without a preemption point."""
+        names = [name for name in self.operations if self.get(name, "rust", "hold")]
+        chosen: list[str] = []
+        for side in SIDES:
+            by_hold = sorted(names, key=lambda name: -(self.get(name, side, "hold") or 0))
+            chosen += [name for name in by_hold[:most] if name not in chosen]
+        chosen.sort(key=lambda name: -(self.get(name, "rust", "hold") or 0))
+        return table(["operation", "C", "Rust", "Rust/C"], ([name, *self.both(name, "hold")] for name in chosen))
+
+    def sharing(self) -> list[str]:
+        """Locks, atomics, barriers and cache lines of LPIs."""
+        head = ["operation", "side", "insns", "locks", "atomics", "barriers", "lines", "written", "shared by CPUs"]
+        rows = []
+        for name in self.names("lpi/"):
+            for side in SIDES:
+                if self.get(name, side) is None:
+                    continue
+                kinds = ("insns", "locks", "atomics", "barriers", "lines", "dirty", "shared")
+                cells = [number(self.get(name, side, kind)) for kind in kinds]
+                if not self.get(name, side, "lines"):
+                    cells[4:] = ["-"] * 3
+                rows.append([name.removeprefix("lpi/"), "C" if side == "c" else "Rust", *cells])
+        return table(head, rows)
+
+    def memory(self) -> list[str]:
+        """Bytes that operations have the hypervisor allocate."""
+        names = [n for n in self.operations if any(self.get(n, side, "bytes") for side in SIDES)]
+        names = [n for n in names if n.startswith("device/map") or n.endswith("-more") or n == "command/MAPTI/1000"]
+        return table(["operation", "C", "Rust", "Rust/C"], ([name, *self.both(name, "bytes")] for name in names))
+
+    def dom0(self) -> list[str]:
+        """A whole boot of Dom0 with an NVMe."""
+        boots = self.results.get("dom0", {})
+        if set(boots) != set(SIDES):
+            return []
+        rows = []
+        for name in boots["rust"]:
+            sides = [boots[side].get(name, {}) for side in SIDES]
+            modes = [side.get("mode", {}).get("insns") for side in sides]
+            totals = [side.get("total") for side in sides]
+            calls = [number(side.get("calls")) for side in sides]
+            rows.append(
+                [name, *calls, number(modes[0]), number(modes[1]), ratio(*modes), *map(number, totals), ratio(*totals)]
+            )
+        head = ["", "C calls", "Rust calls", "C one", "Rust one", "Rust/C", "C all", "Rust all", "Rust/C"]
+        return table(head, rows)
+
+    def sections(self) -> list[tuple[str, str, list[str]]]:
+        """Title, explanation and table of each section that there are figures for."""
+        every = [
+            ("An LPI from a device", _LPI, self.plain("lpi/", "LPI")),
+            ("A guest's exit", _EXIT, self.plain("exit/", "exit with")),
+            ("Commands", _COMMANDS, self.commands()),
+            ("Devices, and many commands", _DEVICES,
+             [*self.plain("device/", "device"), "", *self.plain("command/MAPTI/", "MAPTI in a batch of")]),
+            ("Registers", _REGISTERS, [*self.plain("read/", "read of"), "", *self.plain("write/", "write to")]),
+            ("A boot of Dom0", _DOM0, self.dom0()),
+            ("Growth with the number of mapped LPIs", _LPIS, self.growth("lpis")),
+            ("Growth with the number of devices", "", self.growth("devices")),
+            ("Growth with the number of vCPUs", "", self.growth("vcpus")),
+            ("How long a trap holds a CPU", _HOLD, self.holds()),
+            ("Locks, atomics and cache lines of an LPI", _SHARING, self.sharing()),
+            ("Memory", _MEMORY, self.memory()),
+        ]  # fmt: skip
+        return [section for section in every if any(section[2])]
+
+    def render(self, level: str = "##") -> str:
+        """All sections."""
+        lines: list[str] = []
+        for title, about, rows in self.sections():
+            lines += [f"{level} {title}", "", *([about, ""] if about else []), *rows, ""]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+_LPI = """\
+All that EL2 runs for one LPI that a device raises: from the guest's exception to the return to it, the interrupt's
+entry and exit, and the exit's other work included. `other-cpu`: on two CPUs, until the other CPU's guest has it; which
+CPU the host's LPI comes to depends on the event."""
+_EXIT = "The shortest hypercall, with nothing in a list register, and with an LPI there that the guest has ended."
+_COMMANDS = """\
+From the store to GITS_CWRITER to the return to the guest. `further`: each but the first of a batch of sixteen. With
+one or sixteen LPIs mapped. `error`: INV of an event that is not mapped, which is skipped. `late`: behind MAPC V=0 and
+MOVALL, after which LPIs may be pending where they are not mapped."""
+_DEVICES = "MAPD and MAPD V=0 with all their commands to the host's ITS, by number of events."
+_REGISTERS = "The whole trip."
+_DOM0 = """\
+With one NVMe and 2000 reads from it, from `bench/count.py`: what one call costs at the mode, and all calls of the boot.
+`gicv3_do_LPI` is from the interrupt path's entry to its return; `its-mmio-write` has all commands of the boot in it."""
+_LPIS = "`pending`: so many of them are pending when INVALL is executed, once or 16 times in a batch."
+_HOLD = """\
+The longest stretch of instructions between a trap's entry, its end, and the points in it where softirqs and other vCPUs
+may go first, in any call of an operation: those that hold the longest."""
+_SHARING = """\
+`locks`: calls of spinlock functions. `atomics`: atomic read-modify-writes, those of inlined reader/writer locks
+included. `lines`: distinct cache lines of 64 bytes that EL2 touches, `written` those of them that it writes, and
+`shared by CPUs` those that one CPU writes and another touches (on two CPUs only)."""
+_MEMORY = "Bytes allocated in one call, as requested from Xen's allocators; pages as a whole."
