@@ -31,18 +31,20 @@ class Boot:
     cpus: int = 1
     lines: bool = False
     """Count the cache lines, too: slow."""
+    xen_args: tuple[str, ...] = ()
 
 
 OPERATIONS = Boot("operations", "lpi,exit,commands,batch,devices,registers")
 LPIS = Boot("lpis", "grow-lpis")
 DEVICES = Boot("devices", "grow-devices")
+HOLD = Boot("hold", "hold", xen_args=("dom0_max_vcpus=2",))
 TWO_CPUS = Boot("two-cpus", "lpi-cpus", cpus=2, lines=True)
 VCPUS = tuple(Boot(f"vcpus-{n}", "grow-vcpus", cpus=n) for n in (1, 2, 4, 8))
 
-CHECKED = (OPERATIONS, LPIS, DEVICES)
+CHECKED = (OPERATIONS, LPIS, DEVICES, HOLD)
 """What ``--check`` boots: one CPU, which takes seconds."""
 
-ALL = (OPERATIONS, LPIS, DEVICES, TWO_CPUS, *VCPUS)
+ALL = (*CHECKED, TWO_CPUS, *VCPUS)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Measured:
 
 def command(xen: Xen, image: Path, boot: Boot, plugin: str, errors: Path) -> list[str]:
     """QEMU's command line: time is instructions executed, and nothing is random."""
-    machine = guest.Machine(cpus=boot.cpus, xen_args=XEN_ARGS)
+    machine = guest.Machine(cpus=boot.cpus, xen_args=XEN_ARGS + boot.xen_args)
     return [
         *guest.command(xen.its, image, xen.image, f"its.bench={boot.groups}", errors, machine),
         "-device", "edu", "-M", "dtb-randomness=off", "-icount", "shift=0,sleep=off",

@@ -177,6 +177,8 @@ def main(argv: list[str]) -> int:
         PAGE.write_text(document(results), encoding="utf-8")
         licence = {"SPDX-License-Identifier": "GPL-2.0-only"}
         FIGURES.write_text(json.dumps(licence | results, indent=1) + "\n", encoding="utf-8")
+        for name, picture in Page(results).charts().items():
+            (FIGURES.parent / name).write_text(picture, encoding="utf-8")
         limits.write({name: results["rust"][name] for name in results["checked"]})
     return 0
 

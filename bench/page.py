@@ -6,10 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from bench.chart import Line, chart
+
 Figures = dict[str, Any]
 """What one operation cost, as `boots.Measured.json` has it."""
 
 SIDES = ("c", "rust")
+LABELS = {"c": "C", "rust": "Rust"}
+CHARTS = {
+    "lpis": ("mapped LPIs", ("INVALL,0-pending,1", "MAPTI", "INT", "lpi")),
+    "devices": ("devices", ("MAPD", "MAPTI", "INT", "lpi")),
+    "vcpus": ("vCPUs", ("MAPTI", "INT", "INVALL", "lpi")),
+}
+"""What a picture for each axis shows; the tables have more."""
+
 BATCH = 16
 
 
@@ -92,28 +102,50 @@ class Page:
             rows.append([name, *self.both(f"command/{name}/1"), *cells])
         return table(head, rows)
 
-    def growth(self, axis: str, what: str = "insns") -> list[str]:
-        """Instructions over the number of LPIs, devices or vCPUs: a row for each operation and side."""
-        names = [name.split("/")[2:] for name in self.names(f"grow/{axis}/")]
-        # C may have fewer LPIs at the end; MAPTI of all that are new is no point of a curve.
-        sizes = sorted({int(size) for size, _ in names})
-        operations = list(dict.fromkeys(op for _, op in names if not op.endswith("-more")))
-        rows = []
-        for operation in operations:
-            for side in SIDES:
-                cells = [number(self.get(f"grow/{axis}/{size}/{operation}", side, what)) for size in sizes]
-                rows.append([f"{operation} {'C' if side == 'c' else 'Rust'}", *cells])
+    def curves(self, axis: str) -> dict[tuple[str, str], dict[int, float]]:
+        """Of each operation and side: instructions by the number of LPIs, devices or vCPUs."""
+        found: dict[tuple[str, str], dict[int, float]] = {}
+        for name in self.names(f"grow/{axis}/"):
+            _, _, size, operation = name.split("/")
+            # MAPTI of all that are new is no point of a curve.
+            for side in SIDES if not operation.endswith("-more") else ():
+                value = self.get(name, side)
+                if value is not None:
+                    found.setdefault((operation, side), {})[int(size)] = value
+        return found
+
+    def growth(self, axis: str) -> list[str]:
+        """A row for each operation and side. C may have fewer LPIs at the end."""
+        curves = self.curves(axis)
+        sizes = sorted({size for curve in curves.values() for size in curve})
+        rows = (
+            [f"{operation} {LABELS[side]}", *(number(curve.get(size)) for size in sizes)]
+            for (operation, side), curve in curves.items()
+        )
         return table([axis, *(str(size) for size in sizes)], rows)
 
-    def holds(self, most: int = 12) -> list[str]:
-        """The operations that keep a CPU the longest without a preemption point."""
-        names = [name for name in self.operations if self.get(name, "rust", "hold")]
-        chosen: list[str] = []
-        for side in SIDES:
-            by_hold = sorted(names, key=lambda name: -(self.get(name, side, "hold") or 0))
-            chosen += [name for name in by_hold[:most] if name not in chosen]
-        chosen.sort(key=lambda name: -(self.get(name, "rust", "hold") or 0))
-        return table(["operation", "C", "Rust", "Rust/C"], ([name, *self.both(name, "hold")] for name in chosen))
+    def charts(self) -> dict[str, str]:
+        """The same as pictures, by file name."""
+        made = {}
+        for axis, (title, operations) in CHARTS.items():
+            curves = self.curves(axis)
+            lines = [
+                Line(f"{operation.partition(',')[0]}, {LABELS[side]}", n, side == "c", tuple(sorted(curve.items())))
+                for n, operation in enumerate(operations)
+                for side in SIDES
+                if (curve := curves.get((operation, side)))
+            ]
+            if lines:
+                made[f"{axis}.svg"] = chart(f"Instructions in EL2 by the number of {title}", title, "instructions", lines)
+        return made
+
+    def holds(self, most: int = 10) -> list[str]:
+        """The longest stretches: of what is made to take long, and the longest of the rest."""
+        every = [name for name in self.operations if any(self.get(name, side, "hold") for side in SIDES)]
+        chosen = [name for name in every if name.startswith("hold/")]
+        rest = sorted(set(every) - set(chosen), key=lambda name: (-(self.get(name, "rust", "hold") or 0), name))
+        rows = ([name.removeprefix("hold/"), *self.both(name, "hold")] for name in [*chosen, *rest[:most]])
+        return table(["longest stretch in", "C", "Rust", "Rust/C"], rows)
 
     def sharing(self) -> list[str]:
         """Locks, atomics, barriers and cache lines of LPIs."""
@@ -127,7 +159,7 @@ class Page:
                 cells = [number(self.get(name, side, kind)) for kind in kinds]
                 if not self.get(name, side, "lines"):
                     cells[4:] = ["-"] * 3
-                rows.append([name.removeprefix("lpi/"), "C" if side == "c" else "Rust", *cells])
+                rows.append([name.removeprefix("lpi/"), LABELS[side], *cells])
         return table(head, rows)
 
     def memory(self) -> list[str]:
@@ -164,8 +196,8 @@ class Page:
             ("Registers", _REGISTERS, [*self.plain("read/", "read of"), "", *self.plain("write/", "write to")]),
             ("A boot of Dom0", _DOM0, self.dom0()),
             ("Growth with the number of mapped LPIs", _LPIS, self.growth("lpis")),
-            ("Growth with the number of devices", "", self.growth("devices")),
-            ("Growth with the number of vCPUs", "", self.growth("vcpus")),
+            ("Growth with the number of devices", _DEVICES_CURVE, self.growth("devices")),
+            ("Growth with the number of vCPUs", _VCPUS_CURVE, self.growth("vcpus")),
             ("How long a trap holds a CPU", _HOLD, self.holds()),
             ("Locks, atomics and cache lines of an LPI", _SHARING, self.sharing()),
             ("Memory", _MEMORY, self.memory()),
@@ -194,10 +226,16 @@ _REGISTERS = "The whole trip."
 _DOM0 = """\
 With one NVMe and 2000 reads from it, from `bench/count.py`: what one call costs at the mode, and all calls of the boot.
 `gicv3_do_LPI` is from the interrupt path's entry to its return; `its-mmio-write` has all commands of the boot in it."""
-_LPIS = "`pending`: so many of them are pending when INVALL is executed, once or 16 times in a batch."
+_LPIS = """\
+![a picture of some of these](bench/lpis.svg)
+
+`pending`: so many of them are pending when INVALL is executed, once or 16 times in a batch."""
+_DEVICES_CURVE = "![a picture of some of these](bench/devices.svg)"
+_VCPUS_CURVE = "![a picture of some of these](bench/vcpus.svg)"
 _HOLD = """\
 The longest stretch of instructions between a trap's entry, its end, and the points in it where softirqs and other vCPUs
-may go first, in any call of an operation: those that hold the longest."""
+may go first. First, as much as a guest can ask for at once, in sizes: what is bounded does not grow. Then the longest
+of all other operations on this page."""
 _SHARING = """\
 `locks`: calls of spinlock functions. `atomics`: atomic read-modify-writes, those of inlined reader/writer locks
 included. `lines`: distinct cache lines of 64 bytes that EL2 touches, `written` those of them that it writes, and

@@ -8,6 +8,9 @@
  * its functions are called. It wants -icount: then all CPUs run in one thread
  * of QEMU's, in the same order each time, and counts are exact.
  *
+ * Nothing is counted until the guest begins operation 0, which does not end:
+ * booting is faster so. Code is then translated anew, a moment later.
+ *
  * Arguments, all as name=value; numbers are hexadecimal with 0x:
  *   lo, hi    the hypervisor's window of virtual addresses, [lo, hi)
  *   out       file written when the machine stops
@@ -111,11 +114,13 @@ struct sym {
 };
 
 static uint64_t win_lo, win_hi, vec_base, harden_lo, harden_hi;
+static qemu_plugin_id_t plugin;
 static const char *out_path;
 static struct op ops[MAX_OPS];
 static uint64_t current;            /* operation in progress, or 0 */
 static struct sample start;         /* the counters when it began */
 static uint64_t broken;             /* marks that do not fit together */
+static bool armed;                  /* the guest is about to begin */
 
 static struct site locks[MAX_SITES], points[MAX_SITES], allocs[MAX_SITES];
 static unsigned int nr_locks, nr_points, nr_allocs;
@@ -210,11 +215,19 @@ static void record(struct op *op, const struct sample *one)
     s->calls = 1;
 }
 
+static void on_armed(qemu_plugin_id_t id);
+
 static void on_begin(unsigned int vcpu, void *opaque)
 {
     uint64_t op = read_reg(reg_x[0], 8);
 
-    if ( current || !op || op >= MAX_OPS )
+    if ( !op && !armed )
+    {
+        armed = true;
+        qemu_plugin_reset(plugin, on_armed);
+        return;
+    }
+    if ( !armed || current || !op || op >= MAX_OPS )
     {
         broken++;
         return;
@@ -521,7 +534,10 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 
         qemu_plugin_insn_data(insn, &opcode, sizeof(opcode));
         if ( pc >= win_lo && pc < win_hi )
-            hook_insn(insn, pc, opcode);
+        {
+            if ( armed )
+                hook_insn(insn, pc, opcode);
+        }
         else if ( opcode == INSN_BEGIN )
             call(insn, on_begin, NULL);
         else if ( opcode == INSN_END )
@@ -601,6 +617,13 @@ static void on_exit_machine(qemu_plugin_id_t id, void *opaque)
     fprintf(f, "end\n");
     if ( fclose(f) )
         die("cannot write", out_path);
+}
+
+/* Code that was translated is forgotten, and so are all callbacks. */
+static void on_armed(qemu_plugin_id_t id)
+{
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
+    qemu_plugin_register_atexit_cb(id, on_exit_machine, NULL);
 }
 
 /* Parse a number, up to ':' or the end; advance past the ':'. */
@@ -735,6 +758,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
     if ( dup(STDOUT_FILENO) < 0 )
         die("cannot keep the console open", strerror(errno));
 
+    plugin = id;
     score = qemu_plugin_scoreboard_new(NR_COUNTS * sizeof(*counts));
     reg_buf = g_byte_array_new();
     qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init);

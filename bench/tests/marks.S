@@ -102,6 +102,13 @@ end vectors
 /* Behind the window that counts. */
 
 func guest
+        mov     x1, #1
+        hvc     #0                      /* too early */
+        mov     x0, #0
+        hint    #124
+        mov     x2, #0x10000            /* time to translate anew */
+1:      subs    x2, x2, #1
+        b.ne    1b
         operation 1, 0
         operation 1, 0
         operation 2, 1

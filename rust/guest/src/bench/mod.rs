@@ -8,6 +8,7 @@
 
 mod commands;
 mod growth;
+mod hold;
 mod lpis;
 mod other_cpu;
 mod registers;
@@ -16,6 +17,7 @@ use core::arch::asm;
 use core::fmt::Arguments;
 
 use crate::bed::{Bed, Fail, check};
+use crate::boot::MAX_CPUS;
 use crate::cases::matches;
 use crate::console::say;
 use crate::cpus;
@@ -47,6 +49,7 @@ const GROUPS: &[Group] = &[
     ("batch", commands::thousand),
     ("devices", commands::devices),
     ("registers", registers::all),
+    ("hold", hold::all),
     ("grow-lpis", growth::lpis),
     ("grow-devices", growth::devices),
     ("grow-vcpus", growth::vcpus),
@@ -76,6 +79,9 @@ fn end(op: u64) {
 impl Bench {
     fn new(machine: &Machine) -> Result<Self, Fail> {
         let mut bed = Bed::new(machine)?;
+        while bed.cpus < machine.ncpus.min(MAX_CPUS) {
+            bed.start_next_cpu()?;
+        }
         for cpu in 0..bed.cpus {
             let (frame, pending) = (bed.redistributors[cpu], bed.pending[cpu]);
             its::enable_some_lpis(frame, bed.its.properties, pending, true, ID_BITS);
@@ -183,7 +189,12 @@ pub fn run(machine: &Machine, chosen: &str) {
         |name: &str| chosen.split(',').any(|pattern| matches(pattern.as_bytes(), name.as_bytes()));
     say!("1..{}", GROUPS.iter().filter(|group| picked(group.0)).count());
     let mut bench = match Bench::new(machine) {
-        Ok(bench) => bench,
+        Ok(bench) => {
+            // The plugin counts from here on; it needs a moment.
+            begin(0);
+            hw::wait(1, || false);
+            bench
+        }
         Err(why) => {
             say!("Bail out! {}: {:#x}, not {:#x}", why.0, why.1, why.2);
             return;
