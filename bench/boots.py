@@ -15,6 +15,9 @@ from bench.plugin.build import build_plugin
 from xenits import guest
 from xenits.errors import StepError
 
+FIRST_SPAN = 900
+"""The numbers of operations that are functions; the guest's begin with 1."""
+
 LIMIT_S = 600.0
 """After that a boot hangs; the longest takes a minute on a machine with nothing else to do."""
 
@@ -32,6 +35,8 @@ class Boot:
     lines: bool = False
     """Count the cache lines, too: slow."""
     xen_args: tuple[str, ...] = ()
+    spans: tuple[tuple[str, str], ...] = ()
+    """Functions of the hypervisor whose calls are operations, too: their names as such, and the functions."""
 
 
 OPERATIONS = Boot("operations", "lpi,exit,commands,batch,devices,registers")
@@ -39,12 +44,16 @@ LPIS = Boot("lpis", "grow-lpis")
 DEVICES = Boot("devices", "grow-devices")
 HOLD = Boot("hold", "hold", xen_args=("dom0_max_vcpus=2",))
 TWO_CPUS = Boot("two-cpus", "lpi-cpus", cpus=2, lines=True)
+HOST = ("memory/host-tables", "gicv3_init")
+SPANS = (("memory/domain", "domain_vgic_init"), ("memory/vcpu", "vcpu_vgic_init"))
+MEMORY = Boot("memory", "memory", xen_args=("dom0_max_vcpus=2",), spans=(*SPANS, (f"{HOST[0]}/16-bits", HOST[1])))
+MEMORY_14 = Boot("memory-14-bits", "exit", xen_args=("max_lpi_bits=14",), spans=((f"{HOST[0]}/14-bits", HOST[1]),))
 VCPUS = tuple(Boot(f"vcpus-{n}", "grow-vcpus", cpus=n) for n in (1, 2, 4, 8))
 
 CHECKED = (OPERATIONS, LPIS, DEVICES, HOLD)
 """What ``--check`` boots: one CPU, which takes seconds."""
 
-ALL = (*CHECKED, TWO_CPUS, *VCPUS)
+ALL = (*CHECKED, MEMORY, MEMORY_14, TWO_CPUS, *VCPUS)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,8 @@ def _run(xen: Xen, image: Path, boot: Boot, logs: Path, profiled: int) -> tuple[
     symbols = SymbolTable.read(xen.symbols)
     if profiled:
         symbols = with_component(symbols, xen.tree, logs / "component.log")
-    words = marks.arguments(plugin, symbols, out, lines=boot.lines, profile=profile)
+    spans = {FIRST_SPAN + n: function for n, (_, function) in enumerate(boot.spans)}
+    words = marks.arguments(plugin, symbols, out, lines=boot.lines, spans=spans, profile=profile)
     argv = command(xen, image, boot, words, logs / f"{label}.guest-errors.log")
     serial, ended = guest.boot(argv, logs, label, LIMIT_S)
     log = logs / f"{label}.serial.log"
@@ -125,26 +135,31 @@ def _run(xen: Xen, image: Path, boot: Boot, logs: Path, profiled: int) -> tuple[
     if not out.exists():
         raise StepError("the plugin left no result", log=logs / f"{label}.qemu.log")
     counted = marks.parse(out.read_text(encoding="utf-8"))
-    return match(serial.notes, counted), counted.functions
+    functions = {FIRST_SPAN + n: name for n, (name, _) in enumerate(boot.spans)}
+    return match(serial.notes, counted, functions), counted.functions
 
 
-def match(notes: list[str], counted: marks.Output) -> list[Measured]:
-    """What the guest said it did, with what the plugin counted. Raises `StepError` unless they agree."""
+def match(notes: list[str], counted: marks.Output, spans: dict[int, str] | None = None) -> list[Measured]:
+    """What the guest said it did, with what the plugin counted. Raises `StepError` unless they agree.
+
+    `spans` are the names of operations that the guest does not know of.
+    """
+    done = [shlex.split(note)[1:] for note in notes if note.startswith("bench ")]
+    said_so = [dict(pair.split("=", 1) for pair in pairs) for pairs in done]
+    for number, name in (spans or {}).items():
+        calls = counted.ops[number].calls if number in counted.ops else 1
+        said_so.append({"op": str(number), "calls": str(calls), "late": "0", "name": name})
     found: list[Measured] = []
-    for note in notes:
-        word, *rest = shlex.split(note)
-        if word != "bench":
-            continue
-        said = dict(pair.split("=", 1) for pair in rest)
+    for said in said_so:
         number, calls = int(said["op"]), int(said["calls"])
         op = counted.ops.get(number)
         if op is None or op.calls != calls:
-            raise StepError(f"{said['name']}: the guest did it {calls} times, {op.calls if op else 0} were counted")
+            raise StepError(f"{said['name']}: it was done {calls} times, {op.calls if op else 0} were counted")
         costs = op.sorted()
         middle = costs[(calls - 1) // 2]
         one = Measured(said["name"], calls, int(said["late"]), op.usual(), costs[0], middle, costs[-1], op.hold)
         found.append(one)
-    extra = set(counted.ops) - {0} - set(range(1, len(found) + 1))
+    extra = set(counted.ops) - {0} - {int(said["op"]) for said in said_so}
     if extra or len({op.name for op in found}) != len(found):
         raise StepError(f"operations that the guest said nothing about: {sorted(extra)}, or names that come twice")
     return found

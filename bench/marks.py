@@ -11,7 +11,7 @@ from bench import repo  # noqa: F401
 from bench.elfsyms import SymbolTable
 from xenits.errors import StepError
 
-COUNTS = ("insns", "mem", "trips", "atomics", "barriers", "locks", "bytes", "lines", "dirty", "shared")
+COUNTS = ("insns", "mem", "trips", "atomics", "barriers", "locks", "bytes", "freed", "lines", "dirty", "shared")
 """What is counted; see the plugin."""
 
 LOCKS = ("_spin_lock", "_spin_lock_cb", "_spin_trylock", "_rspin_lock", "_rspin_trylock")
@@ -70,9 +70,19 @@ class Output:
 
 
 def arguments(
-    plugin: Path, symbols: SymbolTable, out: Path, *, lines: bool = False, profile: tuple[int, Path] | None = None
+    plugin: Path,
+    symbols: SymbolTable,
+    out: Path,
+    *,
+    lines: bool = False,
+    spans: dict[int, str] | None = None,
+    profile: tuple[int, Path] | None = None,
 ) -> str:
-    """The value of ``-plugin``. With `profile`, an operation is counted by function; the file is for its names."""
+    """The value of ``-plugin``.
+
+    With `profile`, an operation is counted by function; the file is for its names. `spans` are functions whose calls
+    are operations of these numbers, and come with a count of the memory that is given back.
+    """
     low, high = symbols.address("_stext"), symbols.address("_end")
     vectors = symbols.address("hyp_traps_vector")
     words = [str(plugin), f"lo={low:#x}", f"hi={high:#x}", f"out={out}", f"vec={vectors:#x}"]
@@ -82,6 +92,9 @@ def arguments(
     words += [f"lock={symbols.address(name):#x}" for name in LOCKS if symbols.has(name)]
     words += [f"point={symbols.address(name):#x}" for name in POINTS if symbols.has(name)]
     words += [f"alloc={spec}" for spec in _allocators(symbols)]
+    if spans:
+        words += [f"span={number}:{symbols.address(name):#x}" for number, name in spans.items()]
+        words += [f"free={symbols.address(name):#x}" for name in ("xfree", "free_xenheap_pages")]
     if lines:
         words.append("lines=1")
     if profile:

@@ -22,6 +22,10 @@
  *   alloc     ARG:UNIT:ENTRY[:LO:HI], a function that allocates as many times
  *             UNIT bytes as its argument ARG says (for UNIT 0x1000: pages, as
  *             a power of two), unless it is called from [LO, HI); repeatable
+ *   free      entry of a function that gives back what its argument 0 points
+ *             to, as an allocator has returned it; repeatable
+ *   span      NUMBER:ENTRY, a function of the hypervisor's whose calls are an
+ *             operation, too; repeatable. Then all is counted from the start
  *   lines     if 1, also count the cache lines that are touched; slow
  *   profile   number of an operation to count by function
  *   syms      for profile: file of "ADDRESS SIZE NAME" lines, by address
@@ -70,6 +74,7 @@ enum {
     BARRIERS,   /* DMB and DSB */
     LOCKS,      /* lock acquisitions */
     BYTES,      /* allocated */
+    FREED,      /* of these, since the start, given back; with free= only */
     TOUCHED,    /* distinct cache lines */
     DIRTY,      /* those of them that were written */
     SHARED,     /* those that one CPU wrote, and another touched */
@@ -77,7 +82,7 @@ enum {
 };
 static const char *const names[NR_COUNTS] = {
     "insns", "mem", "trips", "atomics", "barriers",
-    "locks", "bytes", "lines", "dirty", "shared",
+    "locks", "bytes", "freed", "lines", "dirty", "shared",
 };
 
 /* What a CPU is about. */
@@ -100,7 +105,7 @@ struct op {
 
 struct site {
     uint64_t entry, skip_lo, skip_hi;
-    uint64_t arg, unit;
+    uint64_t arg, unit;     /* of an allocator; `arg` is a span's number */
 };
 
 struct line {
@@ -123,7 +128,15 @@ static uint64_t broken;             /* marks that do not fit together */
 static bool armed;                  /* the guest is about to begin */
 
 static struct site locks[MAX_SITES], points[MAX_SITES], allocs[MAX_SITES];
-static unsigned int nr_locks, nr_points, nr_allocs;
+static struct site spans[MAX_SITES], frees[MAX_SITES];
+static unsigned int nr_locks, nr_points, nr_allocs, nr_spans, nr_frees;
+
+/* A call in progress, by where it returns to. */
+struct open_call {
+    uint64_t ret, sp, bytes;
+};
+static struct open_call open_span, open_alloc;
+static GHashTable *sizes;           /* of what is allocated, by address */
 
 static bool count_lines;
 static struct line lines[LINES];
@@ -142,7 +155,8 @@ static unsigned int nr_cpus;
 /* To these, generated code adds without a callback if there is one CPU. */
 static struct qemu_plugin_scoreboard *score, *prof_score;
 static uint64_t *counts, *by_sym;
-static struct qemu_plugin_register *reg_x[2], *reg_lr, *reg_pstate, *reg_tpidr;
+static struct qemu_plugin_register *reg_x[2], *reg_lr, *reg_sp;
+static struct qemu_plugin_register *reg_pstate, *reg_tpidr;
 static GByteArray *reg_buf;
 
 static void die(const char *what, const char *which)
@@ -217,21 +231,8 @@ static void record(struct op *op, const struct sample *one)
 
 static void on_armed(qemu_plugin_id_t id);
 
-static void on_begin(unsigned int vcpu, void *opaque)
+static void begin(uint64_t op)
 {
-    uint64_t op = read_reg(reg_x[0], 8);
-
-    if ( !op && !armed )
-    {
-        armed = true;
-        qemu_plugin_reset(plugin, on_armed);
-        return;
-    }
-    if ( !armed || current || !op || op >= MAX_OPS )
-    {
-        broken++;
-        return;
-    }
     current = op;
     generation++;
     touched = dirty = shared = 0;
@@ -240,27 +241,92 @@ static void on_begin(unsigned int vcpu, void *opaque)
     count_all(&start);
 }
 
-static void on_end(unsigned int vcpu, void *opaque)
+static void end(void)
 {
-    struct sample end;
+    struct sample now;
     unsigned int i;
     size_t n;
 
-    count_all(&end);
-    if ( !current || current != read_reg(reg_x[0], 8) )
-    {
-        broken++;
-        current = 0;
-        return;
-    }
+    count_all(&now);
     for ( i = 0; i < NR_COUNTS; i++ )
-        end.counts[i] -= start.counts[i];
+        now.counts[i] -= start.counts[i];
     ops[current].calls++;
-    record(&ops[current], &end);
+    record(&ops[current], &now);
     if ( profiled == current )
         for ( n = 0; n < nr_syms; n++ )
             profile[n] += by_sym[n] - profile_start[n];
     current = 0;
+}
+
+static void on_begin(unsigned int vcpu, void *opaque)
+{
+    uint64_t op = read_reg(reg_x[0], 8);
+
+    if ( !op && !armed )
+    {
+        armed = true;
+        qemu_plugin_reset(plugin, on_armed);
+    }
+    else if ( op && armed && !current && op < MAX_OPS )
+        begin(op);
+    else if ( op || !nr_spans )
+        broken++;
+}
+
+static void on_end(unsigned int vcpu, void *opaque)
+{
+    if ( current && current == read_reg(reg_x[0], 8) )
+        end();
+    else
+        broken++;
+}
+
+static void open_call(struct open_call *call, uint64_t bytes)
+{
+    call->ret = read_reg(reg_lr, 8);
+    call->sp = read_reg(reg_sp, 8);
+    call->bytes = bytes;
+}
+
+/* Whether a block that starts at `pc` is where the call returns to. */
+static bool returns(struct open_call *call, uint64_t pc)
+{
+    if ( call->ret != pc || call->sp != read_reg(reg_sp, 8) )
+        return false;
+    call->ret = 0;
+
+    return true;
+}
+
+/* Of spans that are in each other, only the outer one is looked at. */
+static void on_span(unsigned int vcpu, void *opaque)
+{
+    const struct site *span = opaque;
+
+    if ( current || !in_el2() )
+        return;
+    open_call(&open_span, 0);
+    begin(span->arg);
+}
+
+/* What a return goes to always starts a block. */
+static void on_block(unsigned int vcpu, void *opaque)
+{
+    if ( returns(&open_alloc, (uintptr_t)opaque) )
+        g_hash_table_insert(sizes, (void *)(uintptr_t)read_reg(reg_x[0], 8),
+                            (void *)(uintptr_t)open_alloc.bytes);
+    if ( returns(&open_span, (uintptr_t)opaque) )
+        end();
+}
+
+static void on_free(unsigned int vcpu, void *opaque)
+{
+    const void *what = (void *)(uintptr_t)read_reg(reg_x[0], 8);
+
+    if ( !what || !in_el2() )
+        return;
+    counts[FREED] += (uintptr_t)g_hash_table_lookup(sizes, what);
+    g_hash_table_remove(sizes, what);
 }
 
 /* A stretch without a preemption point is over, and another begins. */
@@ -340,9 +406,11 @@ static void on_alloc(unsigned int vcpu, void *opaque)
 
     if ( (from >= site->skip_lo && from < site->skip_hi) || !in_el2() )
         return;
-    counts[BYTES] +=
-        site->unit == PAGE ? (uint64_t)PAGE << (uint32_t)value
-                           : value * site->unit;
+    value = site->unit == PAGE ? (uint64_t)PAGE << (uint32_t)value
+                               : value * site->unit;
+    counts[BYTES] += value;
+    if ( nr_frees )
+        open_call(&open_alloc, value);
 }
 
 static void on_mem(unsigned int vcpu, qemu_plugin_meminfo_t info,
@@ -500,12 +568,18 @@ static void hook_insn(struct qemu_plugin_insn *insn, uint64_t pc,
 
     /* In this order: entries before the count, ERET behind it. */
     hook_vectors(insn, pc);
+    for ( i = 0; i < nr_spans; i++ )
+        if ( spans[i].entry == pc )
+            call(insn, on_span, &spans[i]);
     for ( i = 0; i < nr_points; i++ )
         if ( points[i].entry == pc )
             call(insn, on_point, NULL);
     for ( i = 0; i < nr_allocs; i++ )
         if ( allocs[i].entry == pc )
             call(insn, on_alloc, &allocs[i]);
+    for ( i = 0; i < nr_frees; i++ )
+        if ( frees[i].entry == pc )
+            call(insn, on_free, NULL);
     for ( i = 0; i < nr_locks; i++ )
         if ( locks[i].entry == pc )
             add_one(insn, score, counts, LOCKS);
@@ -525,6 +599,11 @@ static void hook_insn(struct qemu_plugin_insn *insn, uint64_t pc,
 static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     size_t n = qemu_plugin_tb_n_insns(tb), i;
+    uint64_t first = qemu_plugin_tb_vaddr(tb);
+
+    if ( (nr_spans || nr_frees) && first >= win_lo && first < win_hi )
+        qemu_plugin_register_vcpu_tb_exec_cb(
+            tb, on_block, QEMU_PLUGIN_CB_R_REGS, (void *)(uintptr_t)first);
 
     for ( i = 0; i < n; i++ )
     {
@@ -571,12 +650,15 @@ static void on_vcpu_init(qemu_plugin_id_t id, unsigned int vcpu)
             reg_x[1] = r->handle;
         else if ( !strcmp(r->name, "x30") )
             reg_lr = r->handle;
+        else if ( !strcmp(r->name, "sp") )
+            reg_sp = r->handle;
         else if ( !strcmp(r->name, "cpsr") )
             reg_pstate = r->handle;
     }
     g_array_free(regs, TRUE);
-    if ( !reg_x[0] || !reg_x[1] || !reg_lr || !reg_pstate || !reg_tpidr )
-        die("this machine has no register", "x0, x1, x30, cpsr or TPIDR_EL2");
+    if ( !reg_x[0] || !reg_x[1] || !reg_lr || !reg_sp || !reg_pstate ||
+         !reg_tpidr )
+        die("this machine lacks a register", "x0, x1, x30, sp, cpsr, TPIDR");
 }
 
 static void on_exit_machine(qemu_plugin_id_t id, void *opaque)
@@ -666,6 +748,17 @@ static void parse_alloc(const char *val, const char *arg)
         die("alloc= wants ARG:UNIT:ENTRY[:LO:HI], ARG 0 or 1", arg);
 }
 
+static void parse_span(const char *val, const char *arg)
+{
+    struct site *site = new_site(spans, &nr_spans, arg);
+
+    site->arg = parse_u64(&val, arg);
+    site->entry = parse_u64(&val, arg);
+    if ( !site->arg || site->arg >= MAX_OPS || *val )
+        die("span= wants NUMBER:ENTRY", arg);
+    armed = true;
+}
+
 static void load_syms(const char *path)
 {
     FILE *f = fopen(path, "r");
@@ -731,6 +824,11 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
                 parse_u64(&val, argv[i]);
         else if ( ARG("alloc") )
             parse_alloc(val, argv[i]);
+        else if ( ARG("free") )
+            new_site(frees, &nr_frees, argv[i])->entry =
+                parse_u64(&val, argv[i]);
+        else if ( ARG("span") )
+            parse_span(val, argv[i]);
         else if ( ARG("lines") )
             count_lines = parse_u64(&val, argv[i]);
         else if ( ARG("out") )
@@ -761,6 +859,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
     plugin = id;
     score = qemu_plugin_scoreboard_new(NR_COUNTS * sizeof(*counts));
     reg_buf = g_byte_array_new();
+    sizes = g_hash_table_new(NULL, NULL);
     qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_atexit_cb(id, on_exit_machine, NULL);

@@ -28,6 +28,8 @@ func _start
         msr     vbar_el2, x0
         ldr     x0, =stack_top
         mov     sp, x0
+        bl      outer
+        bl      outer
         mov     x0, #(1 << 31)          /* EL1 is 64-bit */
         msr     hcr_el2, x0
         adr     x0, guest
@@ -37,9 +39,13 @@ func _start
         eret
 end _start
 
-func small                              /* 1/0 */
+func small                              /* 1/0; what it returns is x0 */
         ret
 end small
+
+func give_back                          /* 1/0 */
+        ret
+end give_back
 
 func pages                              /* 1/0 */
         ret
@@ -48,6 +54,16 @@ end pages
 func point                              /* 1/0 */
         ret
 end point
+
+func outer                              /* twice, at the start: 10/2 */
+        stp     x29, x30, [sp, #-16]!
+        mov     x0, #50
+        bl      small
+        bl      give_back
+        bl      point
+        ldp     x29, x30, [sp], #16
+        ret
+end outer
 
 func lock                               /* 4/3: QEMU compares and stores */
         ldxr    w2, [sp]

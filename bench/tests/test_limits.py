@@ -24,7 +24,10 @@ RUST = {
     "lpi/running": figures(900, locks=3),
     "command/INV/1": figures(2000),
     "command/INV/16": figures(8000),
-    "device/map/32": figures(20000, bytes=384),
+    "memory/devices/500": figures(20000, bytes=400000, freed=50000),
+    "memory/lpis/4096": figures(20000, bytes=32768),
+    "memory/host-tables/14-bits": figures(20000, bytes=1000000),
+    "memory/host-tables/16-bits": figures(20000, bytes=1049152),
     "grow/lpis/1/lpi": figures(900),
     "grow/lpis/1/INVALL,0-pending,1": figures(2000),
     "grow/lpis/57280/lpi": figures(901),
@@ -105,7 +108,9 @@ class Tables(unittest.TestCase):
         self.assertRegex(self.text, r"\| lpi Rust +\| +900 \| +901 \|")
 
     def test_memory_and_locks(self) -> None:
-        self.assertRegex(self.text, r"\| device/map/32 +\| +0 \| +384 \|")
+        self.assertRegex(self.text, r"\| a device with 32 events +\| +0 \| +700 \|")
+        self.assertRegex(self.text, r"\| a mapped LPI +\| +0 \| +8 \|")
+        self.assertRegex(self.text, r"\| host, 20 INTID bits +\| +0 \| +2 032 192 \|")
         self.assertRegex(self.text, r"\| running +\| Rust \| +900 \| +3 \|")
 
     def test_one_side_alone(self) -> None:

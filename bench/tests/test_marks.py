@@ -83,6 +83,21 @@ class Plugin(unittest.TestCase):
         # What is not marked: as operation 2.
         self.assertEqual(out.ops[0].hold, 12)
 
+    def test_calls_of_the_hypervisor_itself(self) -> None:
+        symbols = SymbolTable.read(self.dir / "whole")
+        out = self.count(f"span=900:{symbols.address('outer'):#x}", f"span=901:{symbols.address('point'):#x}")
+        op = out.ops[900]
+        self.assertEqual((op.calls, op.sorted(), op.usual()["mem"], op.usual()["bytes"]), (2, [10, 10], 2, 50))
+        # Those inside `outer` are its; operation 2 has another; the guest did it unmarked twice.
+        self.assertEqual((out.ops[901].calls, out.ops[901].sorted()), (2, [1, 1]))
+        self.assertEqual(out.ops[1].calls, 2)
+
+    def test_what_is_given_back(self) -> None:
+        symbols = SymbolTable.read(self.dir / "whole")
+        span, free = (f"{symbols.address(name):#x}" for name in ("outer", "give_back"))
+        for more, freed in (([], 0), ([f"free={free}"], 50)):
+            self.assertEqual(self.count(f"span=900:{span}", *more).ops[900].usual()["freed"], freed)
+
     def test_lines(self) -> None:
         for smp in (1, 2):
             usual = self.count("lines=1", smp=smp).ops[2].usual()
@@ -110,7 +125,7 @@ class Plugin(unittest.TestCase):
                 self.count(program=program)
 
     def test_bad_arguments_are_refused(self) -> None:
-        for word in ("nonsense=1", "lock=zz", "alloc=0:1", "alloc=2:1:5", "profile=1", "syms=/nowhere"):
+        for word in ("nonsense=1", "lock=zz", "alloc=0:1", "alloc=2:1:5", "span=0:1", "span=1", "profile=1", "syms=/nowhere"):
             done = self.qemu("whole", 1, word)
             self.assertNotEqual(done.returncode, 0, word)
             self.assertIn("marks: ", done.stderr, word)

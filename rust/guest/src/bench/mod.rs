@@ -10,6 +10,7 @@ mod commands;
 mod growth;
 mod hold;
 mod lpis;
+mod memory;
 mod other_cpu;
 mod registers;
 
@@ -38,6 +39,9 @@ const D: u32 = 0x800;
 /// How often most operations are done.
 const TIMES: u32 = 32;
 
+/// A group that needs a boot for itself, in which LPIs are not enabled.
+const MEMORY: &str = "memory";
+
 /// Operations that need one another's state, or the same fresh start.
 type Group = (&'static str, fn(&mut Bench) -> Result<(), Fail>);
 
@@ -50,6 +54,7 @@ const GROUPS: &[Group] = &[
     ("devices", commands::devices),
     ("registers", registers::all),
     ("hold", hold::all),
+    (MEMORY, memory::all),
     ("grow-lpis", growth::lpis),
     ("grow-devices", growth::devices),
     ("grow-vcpus", growth::vcpus),
@@ -77,12 +82,12 @@ fn end(op: u64) {
 }
 
 impl Bench {
-    fn new(machine: &Machine) -> Result<Self, Fail> {
+    fn new(machine: &Machine, with_lpis: bool) -> Result<Self, Fail> {
         let mut bed = Bed::new(machine)?;
         while bed.cpus < machine.ncpus.min(MAX_CPUS) {
             bed.start_next_cpu()?;
         }
-        for cpu in 0..bed.cpus {
+        for cpu in 0..if with_lpis { bed.cpus } else { 0 } {
             let (frame, pending) = (bed.redistributors[cpu], bed.pending[cpu]);
             its::enable_some_lpis(frame, bed.its.properties, pending, true, ID_BITS);
             bed.enabled[cpu] = true;
@@ -188,7 +193,7 @@ pub fn run(machine: &Machine, chosen: &str) {
     let picked =
         |name: &str| chosen.split(',').any(|pattern| matches(pattern.as_bytes(), name.as_bytes()));
     say!("1..{}", GROUPS.iter().filter(|group| picked(group.0)).count());
-    let mut bench = match Bench::new(machine) {
+    let mut bench = match Bench::new(machine, chosen != MEMORY) {
         Ok(bench) => {
             // The plugin counts from here on; it needs a moment.
             begin(0);
