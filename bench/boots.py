@@ -34,6 +34,8 @@ class Boot:
     cpus: int = 1
     lines: bool = False
     """Count the cache lines, too: slow."""
+    edus: int = 1
+    """Devices that fire."""
     xen_args: tuple[str, ...] = ()
     spans: tuple[tuple[str, str], ...] = ()
     """Functions of the hypervisor whose calls are operations, too: their names as such, and the functions."""
@@ -53,7 +55,11 @@ VCPUS = tuple(Boot(f"vcpus-{n}", "grow-vcpus", cpus=n) for n in (1, 2, 4, 8))
 CHECKED = (OPERATIONS, LPIS, DEVICES, HOLD)
 """What ``--check`` boots: one CPU, which takes seconds."""
 
-ALL = (*CHECKED, MEMORY, MEMORY_14, TWO_CPUS, *VCPUS)
+CONCURRENT = tuple(Boot(f"concurrent-{n}", "concurrent", cpus=n, edus=n, lines=True) for n in (2, 4, 8))
+TIMED = (2, 4, 8)
+"""CPUs for which throughput is compared."""
+
+ALL = (*CHECKED, MEMORY, MEMORY_14, TWO_CPUS, *VCPUS, *CONCURRENT)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ def command(xen: Xen, image: Path, boot: Boot, plugin: str, errors: Path) -> lis
     machine = guest.Machine(cpus=boot.cpus, xen_args=XEN_ARGS + boot.xen_args)
     return [
         *guest.command(xen.its, image, xen.image, f"its.bench={boot.groups}", errors, machine),
-        "-device", "edu", "-M", "dtb-randomness=off", "-icount", "shift=0,sleep=off",
+        *["-device", "edu"] * boot.edus, "-M", "dtb-randomness=off", "-icount", "shift=0,sleep=off",
         "-rtc", "base=2026-01-01,clock=vm", "-plugin", plugin,
     ]  # fmt: skip
 
@@ -137,6 +143,19 @@ def _run(xen: Xen, image: Path, boot: Boot, logs: Path, profiled: int) -> tuple[
     counted = marks.parse(out.read_text(encoding="utf-8"))
     functions = {FIRST_SPAN + n: name for n, (name, _) in enumerate(boot.spans)}
     return match(serial.notes, counted, functions), counted.functions
+
+
+def lpis_per_second(xen: Xen, image: Path, cpus: int, logs: Path, label: str) -> float:
+    """What all CPUs take when a device each fires as fast as it can, by the clock: of use as a ratio only."""
+    machine = guest.Machine(cpus=cpus, xen_args=(*XEN_ARGS, "its-lpi-rate=1000000000"))
+    name = f"throughput-{cpus}-{xen.its}-{label}"
+    argv = guest.command(xen.its, image, xen.image, "its.bench=throughput", logs / f"{name}.errors.log", machine)
+    serial, ended = guest.boot([*argv, *["-device", "edu"] * cpus], logs, name, LIMIT_S)
+    for note in serial.notes:
+        if note.startswith("throughput "):
+            said = dict(pair.split("=", 1) for pair in note.split()[1:])
+            return 1000 * int(said["lpis"]) / int(said["ms"])
+    raise StepError(f"no throughput on {xen.its}: {ended or 'the guest failed'}", log=logs / f"{name}.serial.log")
 
 
 def match(notes: list[str], counted: marks.Output, spans: dict[int, str] | None = None) -> list[Measured]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``scripts/bench``: what the ITS costs in EL2, ours and upstream's C side by side, in counts that come out the same."""
+"""``scripts/bench``: what the ITS costs in EL2, ours and upstream's C side by side, in counts that repeat."""
 
 from __future__ import annotations
 
@@ -68,39 +68,62 @@ def versions(log: Path, serial: Path) -> dict[str, str]:
     }
 
 
+EXTRAS = ("dom0", "throughput")
+"""What there is besides the boots that are measured by marks."""
+
+ROUNDS = 3
+"""How often throughput is timed, C and Rust in turns."""
+
+
 def measure(
     chosen: list[boots.Boot],
     sides: list[str],
     logs: Path,
     *,
-    with_dom0: bool = False,
+    extras: tuple[str, ...] = (),
     profile: str = "",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Build what is needed, boot, and give all figures."""
     results: dict[str, Any] = {"date": datetime.date.today().isoformat()}
-    steps = Steps(1 + len(sides) * (1 + len(chosen) + with_dom0), logs, quiet=quiet)
+    total = 1 + len(sides) * (1 + len(chosen) + ("dom0" in extras)) + ("throughput" in extras)
+    steps = Steps(total, logs, quiet=quiet)
     with steps.step("guest"):
         image = guest_image(logs)
+    xens = {}
     for side in sides:
         with steps.step(f"Xen with the ITS in {side}"):
-            xen = build(side, logs)
+            xens[side] = build(side, logs)
         results[side] = {}
         for boot in chosen:
             with steps.step(f"{boot.name} on {side}") as step:
-                measured, functions = boots.run(xen, image, boot, logs, profile)
+                measured, functions = boots.run(xens[side], image, boot, logs, profile)
                 step.say(f"{len(measured)} operations")
             results[side] |= {op.name: op.json() for op in measured}
             if side == "rust" and boot in boots.CHECKED:
                 results.setdefault("checked", {}).update(dict.fromkeys(op.name for op in measured))
             if functions:
                 results.setdefault("profile", {})[side] = functions
-        if with_dom0:
+        if "dom0" in extras:
             with steps.step(f"boot of Dom0 on {side}"):
-                results.setdefault("dom0", {})[side] = dom0(xen, logs)
-    serial = logs / f"{chosen[0].name}-{sides[0]}.serial.log"
-    results["versions"] = versions(logs / "versions.log", serial)
+                results.setdefault("dom0", {})[side] = dom0(xens[side], logs)
+    if "throughput" in extras:
+        with steps.step("throughput"):
+            results["throughput"] = throughput(xens, image, logs)
+    if chosen:
+        serial = logs / f"{chosen[0].name}-{sides[0]}.serial.log"
+        results["versions"] = versions(logs / "versions.log", serial)
     return results
+
+
+def throughput(xens: dict[str, boots.Xen], image: Path, logs: Path) -> dict[str, dict[str, list[float]]]:
+    """LPIs a second by number of CPUs and side, in turns, as other programs on the machine disturb them all."""
+    rates: dict[str, dict[str, list[float]]] = {str(n): {side: [] for side in xens} for n in boots.TIMED}
+    for turn in range(ROUNDS):
+        for cpus in boots.TIMED:
+            for side, xen in xens.items():
+                rates[str(cpus)][side].append(boots.lpis_per_second(xen, image, cpus, logs, str(turn)))
+    return rates
 
 
 def profile_table(functions: dict[str, float], most: int = 40) -> str:
@@ -141,7 +164,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--check", action="store_true", help="only compare the Rust ITS with the committed limits")
     made.add_argument("--update", action="store_true", help=f"write {PAGE.relative_to(repo.REPO)} and the limits anew")
     made.add_argument("--only", choices=SIDES, action="append", help="only this ITS; may be repeated")
-    made.add_argument("--boot", action="append", metavar="NAME", help=f"only this boot: {names}, or dom0; repeatable")
+    every = f"{names}, {', '.join(EXTRAS)}"
+    made.add_argument("--boot", action="append", metavar="NAME", help=f"only this one: {every}; may be repeated")
     made.add_argument("--profile", default="", metavar="OPERATION", help="with one --boot: where its instructions go")
     made.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     return made
@@ -152,17 +176,17 @@ def main(argv: list[str]) -> int:
     options = parser()
     args = options.parse_args(argv)
     known = {boot.name: boot for boot in boots.ALL}
-    wanted = args.boot or [*known, "dom0"]
+    wanted = args.boot or [*known, *EXTRAS]
     chosen = list(boots.CHECKED) if args.check else [known[name] for name in wanted if name in known]
-    unknown = set(wanted) - {*known, "dom0"}
-    if unknown or not chosen:
-        options.error(f"no boot is called {', '.join(sorted(unknown)) or 'so'}, or there is none but dom0")
+    unknown = set(wanted) - {*known, *EXTRAS}
+    if unknown:
+        options.error(f"no boot is called {', '.join(sorted(unknown))}")
     if args.update and (args.check or args.only or args.boot):
         options.error("--update takes all boots, on both")
     sides = ["rust"] if args.check else args.only or list(SIDES)
     logs = new_run_dir("bench")
-    with_dom0 = not args.check and "dom0" in wanted
-    results = measure(chosen, sides, logs, with_dom0=with_dom0, profile=args.profile)
+    extras = () if args.check else tuple(name for name in EXTRAS if name in wanted)
+    results = measure(chosen, sides, logs, extras=extras, profile=args.profile)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if args.check:

@@ -97,8 +97,8 @@ class Page:
     def commands(self) -> list[str]:
         """Each command, first and further in a batch."""
         names = [name.split("/")[1] for name in self.names("command/") if name.endswith(f"/{BATCH}")]
-        first, further = (["C " + which, "Rust " + which, "Rust/C"] for which in ("first", "further"))
-        head = ["command", *first, *further, "C mem", "Rust mem"]
+        columns = [f"{which} {place}" for place in ("first", "further") for which in ("C", "Rust", "Rust/C")]
+        head = ["command", *columns, "C mem", "Rust mem"]
         rows = []
         for name in names:
             further = [self.further(name, side) for side in SIDES]
@@ -141,7 +141,8 @@ class Page:
                 if (curve := curves.get((operation, side)))
             ]
             if lines:
-                made[f"{axis}.svg"] = chart(f"Instructions in EL2 by the number of {title}", title, "instructions", lines)
+                above = f"Instructions in EL2 by the number of {title}"
+                made[f"{axis}.svg"] = chart(above, title, "instructions", lines)
         return made
 
     def holds(self, most: int = 10) -> list[str]:
@@ -166,6 +167,27 @@ class Page:
                     cells[4:] = ["-"] * 3
                 rows.append([name.removeprefix("lpi/"), LABELS[side], *cells])
         return table(head, rows)
+
+    def concurrency(self) -> list[str]:
+        """What an LPI costs when each CPU has one at once."""
+        kinds = ("insns", "locks", "atomics", "lines", "dirty", "shared")
+        rows = []
+        for name in self.names("concurrent/"):
+            _, cpus, target = name.split("/")
+            for side in SIDES:
+                each = [(self.get(name, side, kind) or 0) / int(cpus) for kind in kinds]
+                if any(each):
+                    rows.append([f"{cpus} CPUs, {target}, {LABELS[side]}", *map(decimal, each)])
+        return table(["for each LPI", "insns", "locks", "atomics", "lines", "written", "shared by CPUs"], rows)
+
+    def throughput(self) -> list[str]:
+        """Rust's LPIs in a second by C's."""
+        rows = []
+        for cpus, rates in self.results.get("throughput", {}).items():
+            if set(rates) == set(SIDES):
+                pairs = sorted(rust / c for c, rust in zip(rates["c"], rates["rust"], strict=True))
+                rows.append([cpus, *(f"{pairs[n]:.2f}" for n in (0, len(pairs) // 2, -1))])
+        return table(["throughput with CPUs", "least Rust/C", "median", "most"], rows)
 
     def kept(self, name: str, side: str, parts: int = 1) -> float | None:
         """Bytes that an operation leaves allocated, for each of its parts."""
@@ -194,7 +216,7 @@ class Page:
 
     def host(self, bits: int) -> list[str]:
         """The host's GIC and ITS with so many INTID bits; what no machine here has follows from two that it has."""
-        sides = []
+        sides: list[float | None] = []
         for side in SIDES:
             few, many = (self.kept(f"memory/host-tables/{n}-bits", side) for n in (14, 16))
             if few is None or many is None:
@@ -236,6 +258,7 @@ class Page:
             ("Growth with the number of vCPUs", _VCPUS_CURVE, self.growth("vcpus")),
             ("How long a trap holds a CPU", _HOLD, self.holds()),
             ("Locks, atomics and cache lines of an LPI", _SHARING, self.sharing()),
+            ("Many CPUs at once", _CONCURRENCY, [*self.concurrency(), "", *self.throughput()]),
             ("Memory", _MEMORY, self.memory()),
         ]  # fmt: skip
         return [section for section in every if any(section[2])]
@@ -276,6 +299,11 @@ _SHARING = """\
 `locks`: calls of spinlock functions. `atomics`: atomic read-modify-writes, those of inlined reader/writer locks
 included. `lines`: distinct cache lines of 64 bytes that EL2 touches, `written` those of them that it writes, and
 `shared by CPUs` those that one CPU writes and another touches (on two CPUs only)."""
+_CONCURRENCY = """\
+Each CPU has a device that fires at the same time, and the vCPU on it or the first one of all gets the LPI: counts of
+all CPUs together, divided by their number. Turns are taken by one thread of QEMU's, so nobody waits for a lock.
+`throughput`: the same by the clock, each CPU firing again when it has taken its LPI. It is a ratio because machines
+differ, and a rough one because QEMU's own locks weigh more than either version."""
 _MEMORY = """\
 What is left allocated, as requested from Xen's allocators, pages as a whole. `a domain's vGIC` and `a vCPU's vGIC`: all
 that `domain_vgic_init` and `vcpu_vgic_init` allocate. C has 60 bytes for each LPI in those of its device's events.

@@ -65,10 +65,12 @@ func outer                              /* twice, at the start: 10/2 */
         ret
 end outer
 
-func lock                               /* 4/3: QEMU compares and stores */
+func lock                               /* 6/4: STXR compares and stores */
         ldxr    w2, [sp]
         stxr    w3, w2, [sp]
         dmb     ish
+        str     w2, [sp]
+        dsb     ish
         ret
 end lock
 
@@ -86,7 +88,7 @@ func guest_exception                    /* with the vector's branch: */
         smc     #0
 1:      eret
 
-2:      mov     x19, x0                 /* what 1: 5 and 3 + 1, 2 + 1 | 1, 2 + 4 + 2: 20/3 */
+2:      mov     x19, x0                 /* what 1: 5 and 3 + 1, 2 + 1 | 1, 2 + 6 + 2: 22/4 */
         mov     x0, #100
         bl      small
         mov     x0, #2
@@ -144,6 +146,12 @@ func guest
         mov     x0, #6
         hint    #124
         mov     x0, #7
+        hint    #125
+#endif
+#ifdef NESTED
+        mov     x0, #6
+        hint    #124
+        hint    #124
         hint    #125
 #endif
 #ifdef UNENDED

@@ -8,6 +8,7 @@ import tempfile
 import unittest
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from bench import boots, limits, main, marks
 from bench.page import Page
@@ -24,6 +25,7 @@ RUST = {
     "lpi/running": figures(900, locks=3),
     "command/INV/1": figures(2000),
     "command/INV/16": figures(8000),
+    "concurrent/2/one-vcpu": figures(3000, locks=7, shared=4),
     "memory/devices/500": figures(20000, bytes=400000, freed=50000),
     "memory/lpis/4096": figures(20000, bytes=32768),
     "memory/host-tables/14-bits": figures(20000, bytes=1000000),
@@ -92,7 +94,8 @@ class Limits(unittest.TestCase):
 
 class Tables(unittest.TestCase):
     def setUp(self) -> None:
-        self.page = Page({"c": C, "rust": RUST})
+        rates = {"4": {"c": [100.0, 200.0, 50.0], "rust": [110.0, 240.0, 40.0]}}
+        self.page = Page({"c": C, "rust": RUST, "throughput": rates})
         self.text = self.page.render()
 
     def test_sides_and_their_ratio(self) -> None:
@@ -112,6 +115,18 @@ class Tables(unittest.TestCase):
         self.assertRegex(self.text, r"\| a mapped LPI +\| +0 \| +8 \|")
         self.assertRegex(self.text, r"\| host, 20 INTID bits +\| +0 \| +2 032 192 \|")
         self.assertRegex(self.text, r"\| running +\| Rust \| +900 \| +3 \|")
+
+    def test_many_cpus(self) -> None:
+        self.assertRegex(self.text, r"\| 2 CPUs, one-vcpu, Rust +\| 1 500 \| +3\.5 \| +0 \| +0 \| +0 \| +2 \|")
+        self.assertRegex(self.text, r"\| 4 +\| +0\.80 \| +1\.10 \| +1\.20 \|")
+
+    def test_pictures_have_a_line_for_each_side(self) -> None:
+        picture = self.page.charts()["lpis.svg"]
+        self.assertEqual(picture.count("<polyline"), 4)
+        for name in ("INVALL, C", "INVALL, Rust", "lpi, C", "lpi, Rust"):
+            self.assertIn(f">{name}</text>", picture)
+        self.assertEqual(picture, self.page.charts()["lpis.svg"])
+        ElementTree.fromstring(picture)
 
     def test_one_side_alone(self) -> None:
         self.assertRegex(Page({"rust": RUST}).render(), r"\| running +\| +- \| +900 \| +- \|")

@@ -25,7 +25,7 @@ class Plugin(unittest.TestCase):
         cls.addClassCleanup(folder.cleanup)
         cls.dir = Path(folder.name)
         cls.plugin = build_plugin(cls.dir / "plugin.log", "marks")
-        for name, *flags in (("whole",), ("broken", "-DBROKEN"), ("unended", "-DUNENDED")):
+        for name, *flags in (("whole",), ("broken", "-DBROKEN"), ("nested", "-DNESTED"), ("unended", "-DUNENDED")):
             subprocess.run(
                 ["aarch64-linux-gnu-gcc", "-nostdlib", "-static", "-Wl,--build-id=none", "-Wl,-Ttext=0x40200000",
                  *flags, "-o", cls.dir / name, PROGRAM],
@@ -61,7 +61,7 @@ class Plugin(unittest.TestCase):
             costs,
             {
                 1: (3, 0, 1, 0, 0, 0, 0),
-                2: (20, 3, 1, 1, 1, 1, 100 + 4 * 4096),
+                2: (22, 4, 1, 1, 2, 1, 100 + 4 * 4096),
                 3: (14, 0, 1, 0, 0, 0, 0),
                 4: (6, 0, 2, 0, 0, 0, 0),
                 5: (0, 0, 0, 0, 0, 0, 0),
@@ -70,6 +70,10 @@ class Plugin(unittest.TestCase):
 
     def test_operations_cost_what_the_hypervisor_executes(self) -> None:
         self.check(self.count())
+
+    def test_nothing_is_counted_before_the_guest_says_so(self) -> None:
+        # The marked ones, one that is not, and the last.
+        self.assertEqual(self.count().totals["trips"], 6 + 1 + 1)
 
     def test_so_they_do_on_several_cpus(self) -> None:
         out = self.count(smp=2)
@@ -120,12 +124,14 @@ class Plugin(unittest.TestCase):
             self.assertEqual(out.functions, {"vectors": 2, "guest_exception": 4})
 
     def test_marks_that_do_not_fit_together_are_noticed(self) -> None:
-        for program in ("broken", "unended"):
+        for program in ("broken", "nested", "unended"):
             with self.subTest(program), self.assertRaisesRegex(StepError, "marks do not fit together"):
                 self.count(program=program)
 
     def test_bad_arguments_are_refused(self) -> None:
-        for word in ("nonsense=1", "lock=zz", "alloc=0:1", "alloc=2:1:5", "span=0:1", "span=1", "profile=1", "syms=/nowhere"):
+        for word in (
+            "nonsense=1", "lock=zz", "alloc=0:1", "alloc=2:1:5", "span=0:1", "span=1", "profile=1", "syms=/nowhere",
+        ):  # fmt: skip
             done = self.qemu("whole", 1, word)
             self.assertNotEqual(done.returncode, 0, word)
             self.assertIn("marks: ", done.stderr, word)

@@ -22,7 +22,8 @@ const MSI: u8 = 0x05;
 pub struct Edu {
     /// Its DeviceID.
     pub device: u32,
-    bar: u64,
+    /// Where its registers are, for `raise`.
+    pub bar: u64,
     msi: u64,
 }
 
@@ -63,11 +64,16 @@ impl Edu {
 
     /// Fires once.
     pub fn fire(&self) {
-        hw::write32(self.bar + RAISE, 1);
+        raise(self.bar);
     }
 
     /// Nothing is raised any more. Its next MSI does not depend on that.
     pub fn clear(&self) {
         hw::write32(self.bar + CLEAR, 1);
     }
+}
+
+/// Fires the one whose registers are there.
+pub fn raise(bar: u64) {
+    hw::write32(bar + RAISE, 1);
 }

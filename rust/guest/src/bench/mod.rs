@@ -7,6 +7,7 @@
 //! to GITS_CWRITER was over, so that their cost is not all in the figure.
 
 mod commands;
+mod concurrent;
 mod growth;
 mod hold;
 mod lpis;
@@ -58,6 +59,8 @@ const GROUPS: &[Group] = &[
     ("grow-lpis", growth::lpis),
     ("grow-devices", growth::devices),
     ("grow-vcpus", growth::vcpus),
+    ("concurrent", concurrent::counted),
+    ("throughput", concurrent::timed),
 ];
 
 /// What is measured, and where.
