@@ -42,6 +42,9 @@ class Boot:
 
 
 OPERATIONS = Boot("operations", "lpi,exit,commands,batch,devices,registers")
+LINES = Boot("lines", "lpi", lines=True)
+"""Some of `OPERATIONS` once more, with their cache lines."""
+
 LPIS = Boot("lpis", "grow-lpis")
 DEVICES = Boot("devices", "grow-devices")
 HOLD = Boot("hold", "hold", xen_args=("dom0_max_vcpus=2",))
@@ -59,7 +62,7 @@ CONCURRENT = tuple(Boot(f"concurrent-{n}", "concurrent", cpus=n, edus=n, lines=T
 TIMED = (2, 4, 8)
 """CPUs for which throughput is compared."""
 
-ALL = (*CHECKED, MEMORY, MEMORY_14, TWO_CPUS, *VCPUS, *CONCURRENT)
+ALL = (*CHECKED, LINES, MEMORY, MEMORY_14, TWO_CPUS, *VCPUS, *CONCURRENT)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ SLACK = 0.02
 
 FLAT = ("INVALL,0-pending,1", "INVALL,0-pending,16", "lpi", "INV", "INT", "MOVI")
 """What must not cost more with many LPIs or devices than with few, by the last word of its name."""
+
+UNBOUNDED = ("MAPD",)
+"""What may hold a CPU for longer the more is asked for: MAPD prepares an entry for each event in one go."""
 
 _KINDS = {"insns": "instructions", "mem": "memory operations", "hold": "instructions without a preemption point"}
 
@@ -55,7 +59,7 @@ def problems(measured: dict[str, Any], path: Path = LIMITS) -> list[str]:
                 found.append(f"{name}: {value} {_KINDS[kind]}, {limit[kind]} allowed")
         if figures["late"]:
             found.append(f"{name}: {figures['late']} times the store to GITS_CWRITER was over before the commands were")
-    return found + growth(measured)
+    return found + growth(measured) + holds(measured)
 
 
 def growth(measured: dict[str, Any]) -> list[str]:
@@ -73,4 +77,21 @@ def growth(measured: dict[str, Any]) -> list[str]:
             found.append(f"{operation}: {costs[many]} instructions with {many} {axis}, {costs[few]} with {few}")
     if not series:
         found.append("nothing was measured whose cost must not grow")
+    return found
+
+
+def holds(measured: dict[str, Any]) -> list[str]:
+    """What holds a CPU for longer, the more is asked for, and must not: the largest size against the one before it."""
+    series: dict[tuple[str, str], dict[int, int]] = {}
+    for name, figures in measured.items():
+        if match := re.fullmatch(r"hold/([^/]+)/(\d+)(.*)", name):
+            series.setdefault((match[1], match[3]), {})[int(match[2])] = figures["hold"]
+    found = []
+    for (operation, of_what), stretches in series.items():
+        *_, before, most = [0, *sorted(stretches)]
+        if before and operation not in UNBOUNDED and stretches[most] > stretches[before] * 1.25:
+            found.append(
+                f"hold/{operation}: {stretches[most]} instructions without a preemption point for {most}{of_what}, "
+                f"{stretches[before]} for {before}"
+            )
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from bench import boots, count, limits, repo
 from bench.page import SIDES, Page
-from xenits import packages, pipeline, rust
+from xenits import packages, pipeline, rust, xen_source
 from xenits.errors import StepError
 from xenits.guest import build_guest
 from xenits.layout import new_run_dir
@@ -53,15 +53,14 @@ def dom0(xen: boots.Xen, logs: Path) -> dict[str, Any]:
     return {name: {k: v for k, v in one.items() if k != "histogram"} for name, one in functions.items()}
 
 
-def versions(log: Path, serial: Path) -> dict[str, str]:
+def versions(log: Path) -> dict[str, str]:
     """What the figures were made with."""
 
     def first(*argv: str) -> str:
         return output(list(argv), log).partition("\n")[0]
 
-    xen = next((line for line in serial.read_text(errors="replace").splitlines() if "Xen version" in line), "")
     return {
-        "xen": xen.partition("Xen version ")[2].partition(" (")[0],
+        "xen": xen_source.pinned(log)[0].label,
         "gcc": first("aarch64-linux-gnu-gcc", "--version"),
         "rustc": first("rustc", "--version"),
         "qemu": first("qemu-system-aarch64", "--version"),
@@ -110,9 +109,7 @@ def measure(
     if "throughput" in extras:
         with steps.step("throughput"):
             results["throughput"] = throughput(xens, image, logs)
-    if chosen:
-        serial = logs / f"{chosen[0].name}-{sides[0]}.serial.log"
-        results["versions"] = versions(logs / "versions.log", serial)
+    results["versions"] = versions(logs / "versions.log")
     return results
 
 
@@ -139,7 +136,7 @@ INTRODUCTION = """\
 
 Made on {date} by `scripts/bench --update`, with release builds of one tree and the same flags for both.
 
-* Xen {xen}
+* {xen}
 * {gcc}
 * {rustc}
 * {qemu}
