@@ -42,8 +42,8 @@ class Boot:
 
 
 OPERATIONS = Boot("operations", "lpi,exit,commands,batch,devices,registers")
-LINES = Boot("lines", "lpi", lines=True)
-"""Some of `OPERATIONS` once more, with their cache lines."""
+LINES = Boot("lines", "lpi,commands", lines=True)
+"""Some of `OPERATIONS` once more, with their cache lines, and their accesses to the guest's tables and queue."""
 
 LPIS = Boot("lpis", "grow-lpis")
 DEVICES = Boot("devices", "grow-devices")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import boots, count, limits, repo
+from bench import boots, count, limits, marks, repo
 from bench.page import SIDES, Page
 from xenits import packages, pipeline, rust, xen_source
 from xenits.errors import StepError
@@ -98,7 +98,8 @@ def measure(
             with steps.step(f"{boot.name} on {side}") as step:
                 measured, functions = boots.run(xens[side], image, boot, logs, profile)
                 step.say(f"{len(measured)} operations")
-            results[side] |= {op.name: op.json() for op in measured}
+            for op in measured:
+                add(results[side], op)
             if side == "rust" and boot in boots.CHECKED:
                 results.setdefault("checked", {}).update(dict.fromkeys(op.name for op in measured))
             if functions:
@@ -111,6 +112,14 @@ def measure(
             results["throughput"] = throughput(xens, image, logs)
     results["versions"] = versions(logs / "versions.log")
     return results
+
+
+def add(results: dict[str, Any], op: boots.Measured) -> None:
+    """An operation that was measured already, in another boot, only gets what was not counted there."""
+    figures = op.json()
+    known = results.setdefault(op.name, figures)
+    if known is not figures:
+        known["mode"] |= {kind: figures["mode"][kind] for kind in marks.WITH_LINES}
 
 
 def throughput(xens: dict[str, boots.Xen], image: Path, logs: Path) -> dict[str, dict[str, list[float]]]:

@@ -11,8 +11,13 @@ from bench import repo  # noqa: F401
 from bench.elfsyms import SymbolTable
 from xenits.errors import StepError
 
-COUNTS = ("insns", "mem", "trips", "atomics", "barriers", "locks", "bytes", "freed", "lines", "dirty", "shared")
+COUNTS = (
+    "insns", "mem", "trips", "atomics", "barriers", "locks", "bytes", "freed", "lines", "dirty", "shared", "guest",
+)  # fmt: skip
 """What is counted; see the plugin."""
+
+WITH_LINES = ("lines", "dirty", "shared", "guest")
+"""Those of them that are counted on demand."""
 
 LOCKS = ("_spin_lock", "_spin_lock_cb", "_spin_trylock", "_rspin_lock", "_rspin_trylock")
 """Functions that acquire a lock. Readers' and writers' locks are inlined: they show as atomics only."""

@@ -98,12 +98,13 @@ class Page:
         """Each command, first and further in a batch."""
         names = [name.split("/")[1] for name in self.names("command/") if name.endswith(f"/{BATCH}")]
         columns = [f"{which} {place}" for place in ("first", "further") for which in ("C", "Rust", "Rust/C")]
-        head = ["command", *columns, "C mem", "Rust mem"]
+        head = ["command", *columns, "C mem", "Rust mem", "C guest", "Rust guest"]
         rows = []
         for name in names:
             further = [self.further(name, side) for side in SIDES]
             memory = [self.further(name, side, "mem") for side in SIDES]
-            cells = [number(further[0]), number(further[1]), ratio(*further), number(memory[0]), number(memory[1])]
+            guest = [self.further(name, side, "guest") for side in SIDES]
+            cells = [*map(number, further), ratio(*further), *map(number, memory), *map(decimal, guest)]
             rows.append([name, *self.both(f"command/{name}/1"), *cells])
         return table(head, rows)
 
@@ -279,7 +280,8 @@ _EXIT = "The shortest hypercall, with nothing in a list register, and with an LP
 _COMMANDS = """\
 From the store to GITS_CWRITER to the return to the guest. `further`: each but the first of a batch of sixteen. With
 one or sixteen LPIs mapped. `error`: INV of an event that is not mapped, which is skipped. `late`: behind MAPC V=0 and
-MOVALL, after which LPIs may be pending where they are not mapped."""
+MOVALL, after which LPIs may be pending where they are not mapped. `mem` and `guest` are for a further one: memory
+operations, and those among them that are on the guest's queue and tables (a pair of registers is one)."""
 _DEVICES = "MAPD and MAPD V=0 with all their commands to the host's ITS, by number of events."
 _REGISTERS = "The whole trip."
 _DOM0 = """\

@@ -9,7 +9,9 @@
  * of QEMU's, in the same order each time, and counts are exact.
  *
  * Nothing is counted until the guest begins operation 0, which does not end:
- * booting is faster so. Code is then translated anew, a moment later.
+ * booting is faster so. Code is then translated anew, a moment later. x1 and
+ * x2 say where the memory of the guest's is that it shares with its ITS, by
+ * physical address: [x1, x2).
  *
  * Arguments, all as name=value; numbers are hexadecimal with 0x:
  *   lo, hi    the hypervisor's window of virtual addresses, [lo, hi)
@@ -26,7 +28,8 @@
  *             to, as an allocator has returned it; repeatable
  *   span      NUMBER:ENTRY, a function of the hypervisor's whose calls are an
  *             operation, too; repeatable. Then all is counted from the start
- *   lines     if 1, also count the cache lines that are touched; slow
+ *   lines     if 1, also count the cache lines that are touched, and accesses
+ *             to that memory; slow
  *   profile   number of an operation to count by function
  *   syms      for profile: file of "ADDRESS SIZE NAME" lines, by address
  *
@@ -78,11 +81,12 @@ enum {
     TOUCHED,    /* distinct cache lines */
     DIRTY,      /* those of them that were written */
     SHARED,     /* those that one CPU wrote, and another touched */
+    GUEST,      /* memory operations on what the guest shares with its ITS */
     NR_COUNTS
 };
 static const char *const names[NR_COUNTS] = {
     "insns", "mem", "trips", "atomics", "barriers",
-    "locks", "bytes", "freed", "lines", "dirty", "shared",
+    "locks", "bytes", "freed", "lines", "dirty", "shared", "guest",
 };
 
 /* What a CPU is about. */
@@ -142,6 +146,7 @@ static bool count_lines;
 static struct line lines[LINES];
 static uint64_t generation;
 static uint64_t touched, dirty, shared;
+static uint64_t guest_lo, guest_hi;
 
 static uint64_t profiled;
 static struct sym *syms;
@@ -155,7 +160,7 @@ static unsigned int nr_cpus;
 /* To these, generated code adds without a callback if there is one CPU. */
 static struct qemu_plugin_scoreboard *score, *prof_score;
 static uint64_t *counts, *by_sym;
-static struct qemu_plugin_register *reg_x[2], *reg_lr, *reg_sp;
+static struct qemu_plugin_register *reg_x[3], *reg_lr, *reg_sp;
 static struct qemu_plugin_register *reg_pstate, *reg_tpidr;
 static GByteArray *reg_buf;
 
@@ -265,6 +270,8 @@ static void on_begin(unsigned int vcpu, void *opaque)
     if ( !op && !armed )
     {
         armed = true;
+        guest_lo = read_reg(reg_x[1], 8);
+        guest_hi = read_reg(reg_x[2], 8);
         qemu_plugin_reset(plugin, on_armed);
     }
     else if ( op && armed && !current && op < MAX_OPS )
@@ -418,12 +425,20 @@ static void on_mem(unsigned int vcpu, qemu_plugin_meminfo_t info,
 {
     uint64_t number = vaddr >> LINE_SHIFT;
     size_t i = (number * 0x9e3779b97f4a7c15u) >> 48;
+    struct qemu_plugin_hwaddr *at;
     bool was_shared;
     struct line *l;
     uint32_t me;
 
     if ( !current )
         return;
+    at = qemu_plugin_get_hwaddr(info, vaddr);
+    if ( at && !qemu_plugin_hwaddr_is_io(at) )
+    {
+        uint64_t where = qemu_plugin_hwaddr_phys_addr(at);
+
+        counts[GUEST] += where >= guest_lo && where < guest_hi;
+    }
     me = 1u << (this_cpu() - cpus);
     for ( ; ; i = (i + 1) % LINES )
     {
@@ -648,6 +663,8 @@ static void on_vcpu_init(qemu_plugin_id_t id, unsigned int vcpu)
             reg_x[0] = r->handle;
         else if ( !strcmp(r->name, "x1") )
             reg_x[1] = r->handle;
+        else if ( !strcmp(r->name, "x2") )
+            reg_x[2] = r->handle;
         else if ( !strcmp(r->name, "x30") )
             reg_lr = r->handle;
         else if ( !strcmp(r->name, "sp") )
@@ -656,9 +673,9 @@ static void on_vcpu_init(qemu_plugin_id_t id, unsigned int vcpu)
             reg_pstate = r->handle;
     }
     g_array_free(regs, TRUE);
-    if ( !reg_x[0] || !reg_x[1] || !reg_lr || !reg_sp || !reg_pstate ||
+    if ( !reg_x[0] || !reg_x[1] || !reg_x[2] || !reg_lr || !reg_sp || !reg_pstate ||
          !reg_tpidr )
-        die("this machine lacks a register", "x0, x1, x30, sp, cpsr, TPIDR");
+        die("this machine lacks a register", "x0 to x2, x30, sp, cpsr, TPIDR");
 }
 
 static void on_exit_machine(qemu_plugin_id_t id, void *opaque)

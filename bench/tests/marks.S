@@ -123,6 +123,8 @@ func guest
         mov     x1, #1
         hvc     #0                      /* too early */
         mov     x0, #0
+        ldr     x1, =stack_top          /* the last cache line of the program's */
+        add     x2, x1, #64
         hint    #124
         mov     x2, #0x10000            /* time to translate anew */
 1:      subs    x2, x2, #1
@@ -162,6 +164,7 @@ func guest
         hvc     #0
         b       .
 end guest
+        .ltorg
 
         .bss
         .balign 64

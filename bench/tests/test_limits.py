@@ -140,6 +140,14 @@ class Tables(unittest.TestCase):
     def test_one_side_alone(self) -> None:
         self.assertRegex(Page({"rust": RUST}).render(), r"\| running +\| +- \| +900 \| +- \|")
 
+    def test_a_second_boot_adds_what_the_first_did_not_count(self) -> None:
+        results: dict[str, Any] = {}
+        for insns, lines in ((900, 0), (950, 40)):
+            usual = dict.fromkeys(marks.COUNTS, 0) | {"insns": insns, "lines": lines}
+            main.add(results, boots.Measured("lpi/running", 8, 0, usual, insns, insns, insns, insns))
+        figures_ = results["lpi/running"]
+        self.assertEqual((figures_["mode"]["insns"], figures_["mode"]["lines"], figures_["hold"]), (900, 40, 900))
+
     def test_sections_without_figures_are_left_out(self) -> None:
         self.assertNotIn("A boot of Dom0", self.text)
         self.assertNotIn("number of vCPUs", self.text)

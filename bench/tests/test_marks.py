@@ -105,8 +105,9 @@ class Plugin(unittest.TestCase):
     def test_lines(self) -> None:
         for smp in (1, 2):
             usual = self.count("lines=1", smp=smp).ops[2].usual()
-            self.assertEqual((usual["lines"], usual["dirty"], usual["shared"]), (1, 1, 0))
-        self.assertEqual(self.count().ops[2].usual()["lines"], 0)
+            self.assertEqual((usual["lines"], usual["dirty"], usual["shared"], usual["guest"]), (1, 1, 0, 4))
+        usual = self.count().ops[2].usual()
+        self.assertEqual((usual["lines"], usual["guest"]), (0, 0))
 
     def test_calls_from_inside_an_allocator_are_left_out(self) -> None:
         symbols = SymbolTable.read(self.dir / "whole")

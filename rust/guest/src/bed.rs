@@ -135,6 +135,12 @@ impl Bed {
         check("a CPU that was switched on runs", up)
     }
 
+    /// Where the memory for tables and queues is, which has one address for all.
+    pub fn arena() -> (u64, u64) {
+        let start = (&raw mut MEMORY) as u64;
+        (start, start + ARENA as u64)
+    }
+
     /// Memory, 64 KB aligned. It is zero.
     fn memory(&mut self, size: u64) -> Result<u64, Fail> {
         let start = (&raw mut MEMORY) as u64;

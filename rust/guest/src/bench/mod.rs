@@ -77,6 +77,12 @@ fn begin(op: u64) {
     unsafe { asm!("hint #124", in("x0") op) };
 }
 
+/// From now on there are operations. Tells where the memory is that the ITS sees.
+fn arm((start, end): (u64, u64)) {
+    // SAFETY: as above.
+    unsafe { asm!("hint #124", in("x0") 0u64, in("x1") start, in("x2") end) };
+}
+
 /// It ends; on any CPU.
 #[inline(always)]
 fn end(op: u64) {
@@ -199,7 +205,7 @@ pub fn run(machine: &Machine, chosen: &str) {
     let mut bench = match Bench::new(machine, chosen != MEMORY) {
         Ok(bench) => {
             // The plugin counts from here on; it needs a moment.
-            begin(0);
+            arm(Bed::arena());
             hw::wait(1, || false);
             bench
         }
