@@ -168,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     names = ", ".join(boot.name for boot in boots.ALL)
     made.add_argument("--check", action="store_true", help="only compare the Rust ITS with the committed limits")
-    made.add_argument("--update", action="store_true", help=f"write {PAGE.relative_to(repo.REPO)} and the limits anew")
+    made.add_argument("--update", action="store_true", help="write docs/bench.md and the limits anew")
     made.add_argument("--only", choices=SIDES, action="append", help="only this ITS; may be repeated")
     every = f"{names}, {', '.join(EXTRAS)}"
     made.add_argument("--boot", action="append", metavar="NAME", help=f"only this one: {every}; may be repeated")

@@ -39,9 +39,9 @@ class Names(unittest.TestCase):
         library = self.tree / component.LIBRARY
         library.parent.mkdir(parents=True)
         made = self.tree / "made.o"
-        compiler = ["aarch64-linux-gnu-gcc", "-c", "-x", "assembler", "-o", made, "-"]
+        compiler = ["aarch64-linux-gnu-gcc", "-c", "-x", "assembler", "-o", str(made), "-"]
         subprocess.run(compiler, input=SOURCE, text=True, check=True)
-        subprocess.run(["aarch64-linux-gnu-ar", "rc", library, made], check=True)
+        subprocess.run(["aarch64-linux-gnu-ar", "rc", str(library), str(made)], check=True)
         log = self.tree / "log"
         component.with_component(self.xen(0), self.tree, log)
         linked = SymbolTable.read(self.tree / "component.o")
