@@ -553,6 +553,10 @@ impl<E: Env> LpiState<E> {
         lpi: Lpi,
         displaced: &mut Displaced,
     ) {
+        // If it is not pending, its property is read when it fires.
+        if !self.would_waste(lpi) {
+            return;
+        }
         let enabled = table.get(lpi).enabled();
         self.latest = (NONE, 0);
         let waited =
