@@ -138,7 +138,7 @@ class Commands(unittest.TestCase):
         return status, out.getvalue(), err.getvalue()
 
     def count(self, lpi: tuple[int, int], *argv: str) -> tuple[int, str, str]:
-        result = run(lpi=lpi, trip=(1400, 400))
+        result = run(lpi=lpi, trip=(1130, 380))
         result["functions"] = {count.LPI: result["functions"]["lpi"], count.TRIP: result["functions"]["trip"]}
         for function in result["functions"].values():
             function["calls"] = 2018
@@ -147,27 +147,27 @@ class Commands(unittest.TestCase):
             return self.command(count, *files, *argv)
 
     def test_check_decides_the_exit_status(self) -> None:
-        self.assertEqual(self.count((843, 229), "--check")[0], 0)
-        status, out, err = self.count((844, 229), "--check")
+        self.assertEqual(self.count((290, 100), "--check")[0], 0)
+        status, out, err = self.count((291, 100), "--check")
         self.assertEqual(status, 1)
-        self.assertIn("844 instructions a call, 843 allowed", err)
+        self.assertIn("291 instructions a call, 290 allowed", err)
         self.assertIn("limits: exceeded", out)
-        self.assertEqual(self.count((844, 229))[0], 0)
+        self.assertEqual(self.count((291, 100))[0], 0)
 
     def test_baseline_is_printed_and_judged(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = str(Path(folder) / "c.json")
-            self.assertEqual(self.count((500, 100), "--json", path)[0], 0)
-            self.assertEqual(self.count((500, 100), "--baseline", path, "--check")[0], 0)
-            status, out, err = self.count((501, 100), "--baseline", path, "--check")
+            self.assertEqual(self.count((250, 100), "--json", path)[0], 0)
+            self.assertEqual(self.count((250, 100), "--baseline", path, "--check")[0], 0)
+            status, out, err = self.count((251, 100), "--baseline", path, "--check")
             self.assertEqual(status, 1)
-            self.assertIn("501 instructions a call, the baseline has 500", err)
-            self.assertRegex(out, r"gicv3_do_LPI +500 +501 +1\.00")
+            self.assertIn("251 instructions a call, the baseline has 250", err)
+            self.assertRegex(out, r"gicv3_do_LPI +250 +251 +1\.00")
 
     def test_compare(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             a, b = (str(Path(folder) / name) for name in ("a", "b"))
-            self.count((500, 100), "--json", a)
+            self.count((250, 100), "--json", a)
             self.count((600, 100), "--json", b)
             self.assertEqual(self.command(compare, a, b)[0], 0)
             self.assertEqual(self.command(compare, a, b, "--check")[0], 1)
