@@ -153,8 +153,10 @@ void xen_its_svc_host_lpi_enable(uint32_t lpi, bool enable);
  */
 void xen_its_svc_request_tick(struct domain *d, uint64_t after);
 
+/* May a line about a guest's mistake be printed? Limits their rate. any */
+bool xen_its_svc_may_complain(void);
 /* Print one line; no newline at its end. any */
-#define XEN_ITS_LOG_GUEST 0 /* a guest's mistake: rate-limited */
+#define XEN_ITS_LOG_GUEST 0 /* a guest's mistake, that may be printed */
 #define XEN_ITS_LOG_ERROR 1
 #define XEN_ITS_LOG_INFO  2
 void xen_its_svc_log(uint32_t level, const char *text, size_t len);

@@ -18,7 +18,7 @@ pub const SLOTS: usize = 16;
 /// How loud a line of the log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// A guest's mistake. Must be rate-limited.
+    /// A guest's mistake: [`Env::may_complain`] has said that it may be printed.
     Guest,
     /// Something failed on the host.
     Error,
@@ -69,6 +69,9 @@ pub trait Env: Sized + Send + Sync + 'static {
     fn now() -> u64;
     /// Wait for about a microsecond. IRQ.
     fn relax();
+    /// May one more line about a guest's mistake be printed? Its rate is limited.
+    /// IRQ.
+    fn may_complain() -> bool;
     /// Print `line`. IRQ.
     fn log(level: Level, line: &str);
 

@@ -2,6 +2,16 @@
 //! A line of the log, put together without `core::fmt`, whose machinery can
 //! panic and is larger than the rest of this crate.
 
+use crate::env::{Env, Level};
+
+/// Print what a guest did wrong, if that may be said now: only then the line is
+/// made. Any context.
+pub(crate) fn complain<E: Env>(line: impl FnOnce() -> Line) {
+    if E::may_complain() {
+        E::log(Level::Guest, line().as_str());
+    }
+}
+
 /// Longest line; what does not fit is cut off.
 const CAPACITY: usize = 240;
 

@@ -38,6 +38,7 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
     static HELD: RefCell<Vec<HeldLock>> = const { RefCell::new(Vec::new()) };
     static IN_IRQ: Cell<u32> = const { Cell::new(0) };
+    static MAY_COMPLAIN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// One test's hypervisor: heap accounting, fault injection, clock and log.
@@ -59,6 +60,8 @@ pub struct World {
     /// Other threads than the first are in it.
     shared: AtomicBool,
     log: Mutex<Vec<(Level, String)>>,
+    /// Nothing may be printed about a guest's mistakes.
+    muted: AtomicBool,
     models: Mutex<Vec<Weak<Mutex<Model>>>>,
     /// The host's LPI configuration table: those that are disabled.
     disabled: Mutex<BTreeSet<u32>>,
@@ -300,12 +303,25 @@ impl World {
     }
 
     pub(crate) fn print(&self, level: Level, line: &str) {
-        lock(&self.log).push((level, line.to_owned()));
+        let allowed = level != Level::Guest || MAY_COMPLAIN.take();
+        assert!(allowed, "printed without asking: {line}");
+        self.put_log(level, line);
+    }
+
+    pub(crate) fn may_complain(&self) -> bool {
+        let may = !self.muted.load(Ordering::Relaxed);
+        MAY_COMPLAIN.set(may);
+        may
+    }
+
+    /// The limit on the rate of lines about guests is reached, or not any more.
+    pub fn mute(&self, muted: bool) {
+        self.muted.store(muted, Ordering::Relaxed);
     }
 
     /// Put a line back that was taken.
     pub fn put_log(&self, level: Level, line: &str) {
-        self.print(level, line);
+        lock(&self.log).push((level, line.to_owned()));
     }
 
     /// The lines that were printed since it was last asked.

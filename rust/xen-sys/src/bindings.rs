@@ -72,6 +72,7 @@ unsafe extern "C" {
     pub fn xen_its_svc_host_set_cwriter(its: *mut host_its, offset: u64);
     pub fn xen_its_svc_host_lpi_enable(lpi: u32, enable: bool);
     pub fn xen_its_svc_request_tick(d: *mut domain, after: u64);
+    pub fn xen_its_svc_may_complain() -> bool;
     pub fn xen_its_svc_log(level: u32, text: *const core::ffi::c_char, len: usize);
     pub fn xen_its_svc_panic(line: u32) -> !;
 }

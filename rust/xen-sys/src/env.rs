@@ -46,6 +46,11 @@ impl Env for Xen {
         unsafe { bindings::xen_its_svc_relax() }
     }
 
+    fn may_complain() -> bool {
+        // SAFETY: may be called anywhere.
+        unsafe { bindings::xen_its_svc_may_complain() }
+    }
+
     fn log(level: Level, line: &str) {
         let level = match level {
             Level::Guest => bindings::XEN_ITS_LOG_GUEST,

@@ -6,8 +6,8 @@ use its_arch::{GuestPa, IdBits, Lpi, VcpuId};
 
 use crate::Error;
 use crate::domain::Domain;
-use crate::env::{Env, Guest, Level, Lock, Once, VgicLock};
-use crate::line::Line;
+use crate::env::{Env, Guest, Lock, Once, VgicLock};
+use crate::line::{Line, complain};
 use crate::redist::{LpiState, Redist};
 use crate::sync::Ordering;
 use crate::vlpi::PropertyTable;
@@ -73,9 +73,9 @@ impl<E: Env> Domain<E> {
             Error::OutOfRange => "GICR_PROPBASER.IDbits is below 13",
             _ => "failed",
         };
-        let line =
-            Line::new().text("ITS: d").dec(self.config.id.into()).text(": ").text(what).text(why);
-        E::log(Level::Guest, line.as_str());
+        complain::<E>(|| {
+            Line::new().text("ITS: d").dec(self.config.id.into()).text(": ").text(what).text(why)
+        });
     }
 
     /// The LPIs of a vCPU, none of them pending, and with the first of these
@@ -95,12 +95,13 @@ impl<E: Env> Domain<E> {
     fn pin_properties(&self, propbaser: PropBaser, bits: IdBits) -> Result<(), Error> {
         let table = PropertyTable::pin(&self.guest, propbaser.address(), bits)?;
         if table.holes() != 0 {
-            let line = Line::new()
-                .text("ITS: d")
-                .dec(self.config.id.into())
-                .text(": pages of the LPI configuration table that are not RAM: ")
-                .dec(u64::try_from(table.holes()).unwrap_or(u64::MAX));
-            E::log(Level::Guest, line.as_str());
+            complain::<E>(|| {
+                Line::new()
+                    .text("ITS: d")
+                    .dec(self.config.id.into())
+                    .text(": pages of the LPI configuration table that are not RAM: ")
+                    .dec(u64::try_from(table.holes()).unwrap_or(u64::MAX))
+            });
         }
         self.properties.set(table).map_err(|_| Error::Exists)
     }

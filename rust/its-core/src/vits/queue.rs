@@ -17,9 +17,9 @@ use crate::Error;
 use crate::budget::{Budget, COMMAND, Step};
 use crate::device::DeviceKey;
 use crate::domain::{DeviceJob, Domain};
-use crate::env::{Env, Guest, Level, Lock};
+use crate::env::{Env, Guest, Lock};
 use crate::host::Host;
-use crate::line::Line;
+use crate::line::{Line, complain};
 use crate::sync::Ordering;
 use crate::vits::exec::mapd_reason;
 use crate::vits::{RUN, Registers, Running, Vits};
@@ -203,11 +203,11 @@ impl<E: Env> Vits<E> {
     fn stall(&self, domain: &Domain<E>, registers: &mut Registers<E>) {
         registers.stalled = true;
         self.publish_creadr(registers);
-        let line = self
-            .prefix(domain)
-            .text("command queue is not in RAM, stalled at ")
-            .hex(registers.creadr);
-        E::log(Level::Guest, line.as_str());
+        complain::<E>(|| {
+            self.prefix(domain)
+                .text("command queue is not in RAM, stalled at ")
+                .hex(registers.creadr)
+        });
     }
 
     fn prefix(&self, domain: &Domain<E>) -> Line {
@@ -230,14 +230,14 @@ impl<E: Env> Vits<E> {
             Ok(command) => command,
             Err(unknown) => {
                 registers.skipped = registers.skipped.wrapping_add(1);
-                let line = self
-                    .prefix(domain)
-                    .text("unknown command ")
-                    .hex(unknown.0.into())
-                    .text(" (")
-                    .text(opcode_name(unknown.0))
-                    .text(") skipped");
-                E::log(Level::Guest, line.as_str());
+                complain::<E>(|| {
+                    self.prefix(domain)
+                        .text("unknown command ")
+                        .hex(unknown.0.into())
+                        .text(" (")
+                        .text(opcode_name(unknown.0))
+                        .text(") skipped")
+                });
                 return self.next_command(registers);
             }
         };
@@ -263,18 +263,18 @@ impl<E: Env> Vits<E> {
         if let Err(error) = result {
             registers.skipped = registers.skipped.wrapping_add(1);
             let [dw0, dw1, dw2, _] = raw.0;
-            let line = self
-                .prefix(domain)
-                .text(error.name())
-                .text(" (")
-                .hex(error.number().into())
-                .text("), skipped ")
-                .hex(dw0)
-                .text(" ")
-                .hex(dw1)
-                .text(" ")
-                .hex(dw2);
-            E::log(Level::Guest, line.as_str());
+            complain::<E>(|| {
+                self.prefix(domain)
+                    .text(error.name())
+                    .text(" (")
+                    .hex(error.number().into())
+                    .text("), skipped ")
+                    .hex(dw0)
+                    .text(" ")
+                    .hex(dw1)
+                    .text(" ")
+                    .hex(dw2)
+            });
         } else if let Some(count) = registers.executed.get_mut(usize::from(opcode.get())) {
             *count = count.wrapping_add(1);
         }

@@ -136,3 +136,16 @@ fn commands_that_work_are_silent() {
     ]);
     m.destroy();
 }
+
+#[test]
+fn a_guest_whose_lines_are_too_many_is_not_heard() {
+    let m = Machine::booted(Config::default());
+    m.world.mute(true);
+    let skipped = m.stat("skipped");
+    let said = m.run_on(0, &[cmd::int(5, 0), cmd::inv(5, 0)]);
+    assert!(said.is_empty(), "{said:?}");
+    assert_eq!(m.stat("skipped"), skipped + 2);
+    m.world.mute(false);
+    m.fails(cmd::int(5, 0), CommandError::INT_UNMAPPED_DEVICE);
+    m.destroy();
+}

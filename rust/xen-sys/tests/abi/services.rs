@@ -227,6 +227,11 @@ extern "C" fn xen_its_svc_relax() {
 }
 
 #[unsafe(no_mangle)]
+extern "C" fn xen_its_svc_may_complain() -> bool {
+    true
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn xen_its_svc_log(level: u32, text: *const c_char, len: usize) {
     // SAFETY: the caller gives `len` bytes.
     let text = unsafe { std::slice::from_raw_parts(text.cast::<u8>(), len) };
