@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -92,6 +93,11 @@ def version(log: Path) -> str:
 
 
 def target_dir() -> Path:
-    """Where cargo builds for our tests; outside of the repository."""
+    """Where cargo builds for our tests; outside of the repository.
+
+    Each checkout has its own: cargo was seen to run what another one had built,
+    and programs remember where their sources were.
+    """
     own = os.environ.get("CARGO_TARGET_DIR")
-    return Path(own) if own else cache_root() / "target"
+    checkout = hashlib.sha256(bytes(REPO)).hexdigest()[:12]
+    return Path(own) if own else cache_root() / "target" / checkout
