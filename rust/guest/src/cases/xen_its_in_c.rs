@@ -149,14 +149,15 @@ fn moved_while_queued(bed: &mut Bed) -> Verdict {
         bed.run(&[its::movi(D, 1, to as u16), its::int(D, 1), its::inv(D, 1)])?;
         // It fired twice, and comes once or twice. What fired first may be in a
         // list register of the other CPU, which notices the move when it is
-        // disturbed next, and may even take it there.
-        let before = bed.peek(from as usize);
-        check("the LPI, or nothing", before == L || before == SPURIOUS)?;
-        if before == SPURIOUS {
-            bed.expect(to as usize, L)?;
+        // disturbed next, and may even take it there; on a busy machine that is
+        // a while later.
+        let mut taken = 0;
+        for cpu in [from as usize, to as usize, from as usize, to as usize, to as usize] {
+            let intid = bed.peek(cpu);
+            check("the LPI, or nothing", intid == L || intid == SPURIOUS)?;
+            taken += u32::from(intid == L);
         }
-        let late = bed.peek(to as usize);
-        check("no more come than fired", late == L || late == SPURIOUS)?;
+        check("it comes, and no more often than it fired", taken == 1 || taken == 2)?;
         bed.expect_none()?;
     }
     Ok(Pass)
