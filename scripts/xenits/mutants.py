@@ -43,7 +43,7 @@ _ABOUT = """\
 Change the core in small ways, one at a time, and run its tests: a change that
 no test notices is one that a test is missing for, or that does not matter.
 docs/mutants.md lists those that do not matter, with reasons; any other is
-printed, and the exit status is 1. It takes two hours, so scripts/test leaves it out.
+printed, and the exit status is 1. It takes hours, so scripts/test leaves it out.
 """
 
 
