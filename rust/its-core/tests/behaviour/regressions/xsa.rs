@@ -380,7 +380,7 @@ fn xsa_295_guest_memory_that_never_holds_still() {
     let stopped = Arc::clone(&stop);
     // Another vCPU flips all properties and the whole queue.
     let flipper = std::thread::spawn(move || {
-        for round in 0_u8.. {
+        for round in (0..=u8::MAX).cycle() {
             if stopped.load(std::sync::atomic::Ordering::SeqCst) {
                 return;
             }
