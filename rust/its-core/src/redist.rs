@@ -98,6 +98,17 @@ pub(crate) struct Raised {
     pub(crate) wasted: bool,
 }
 
+/// What came of re-reading the properties of the LPIs in a word.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Refreshed {
+    /// Where to go on, if there is more.
+    pub(crate) next: Option<u32>,
+    /// How many were enabled.
+    pub(crate) enabled: u32,
+    /// The vCPU has to be told.
+    pub(crate) kick: bool,
+}
+
 /// What happens to the pending state of an LPI that is taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
@@ -327,10 +338,15 @@ impl<E: Env> LpiState<E> {
         }
         // It may have fired before, while it was disabled.
         self.dormant.clear(lpi.index());
+        self.raise_enabled(vcpu, lpi, property.priority())
+    }
+
+    #[inline(always)]
+    fn raise_enabled(&mut self, vcpu: &E::Vcpu, lpi: Lpi, priority: u8) -> Raised {
         if let Some(slot) = self.slot_of(lpi) {
             return self.raise_again(vcpu, slot);
         }
-        let raised = self.wait(vcpu, lpi, property.priority());
+        let raised = self.wait(vcpu, lpi, priority);
         if raised.wasted {
             self.counters.merged = self.counters.merged.wrapping_add(1);
         }
@@ -545,46 +561,60 @@ impl<E: Env> LpiState<E> {
         displaced.kick = true;
     }
 
-    /// The guest may have changed the property of `lpi` (INV).
+    /// The guest may have changed the property of `lpi` (INV). It stays
+    /// pending on this vCPU; `heir` is this vCPU if `lpi` is not mapped to it.
     pub(crate) fn refresh(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         lpi: Lpi,
+        heir: Option<VcpuId>,
         displaced: &mut Displaced,
     ) {
         // If it is not pending, its property is read when it fires.
         if !self.would_waste(lpi) {
             return;
         }
-        let enabled = table.get(lpi).enabled();
+        let property = table.get(lpi);
         self.latest = (NONE, 0);
-        let waited =
-            if enabled { self.dormant.clear(lpi.index()) } else { self.ready.clear(lpi.index()) };
-        if waited {
-            displaced.push(lpi, None);
+        if property.enabled() {
+            displaced.kick |= self.enable(vcpu, lpi, property.priority());
+            return;
         }
-        if !enabled
-            && let Some(slot) = self.slot_of(lpi)
+        if self.ready.clear(lpi.index()) {
+            self.dormant.set(lpi.index());
+        }
+        if let Some(slot) = self.slot_of(lpi)
             && !self.evict.contains(slot)
         {
-            self.vacate(vcpu, slot, Pending::Keep, None, displaced);
+            self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
         }
     }
 
+    /// `lpi` is enabled by now: if it is dormant, it waits for a list register.
+    /// True: the vCPU has to be told.
+    fn enable(&mut self, vcpu: &E::Vcpu, lpi: Lpi, priority: u8) -> bool {
+        // What is to leave does so soon, and is looked at where it goes.
+        let leaves = self.leaving.iter().map_while(|place| *place).any(|(it, _)| it == lpi);
+        !leaves && self.dormant.clear(lpi.index()) && self.raise_enabled(vcpu, lpi, priority).kick
+    }
+
     /// The guest may have changed any property (INVALL): give back the slots
-    /// of LPIs that are disabled by now.
+    /// of LPIs that are disabled by now. `heir` as for [`Self::refresh`].
     pub(crate) fn refresh_slots(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         displaced: &mut Displaced,
+        heir: impl Fn(Lpi) -> Option<VcpuId>,
     ) {
         self.latest = (NONE, 0);
         for slot in self.slots.used().iter() {
-            let disabled = self.slots.get(slot).is_some_and(|lpi| !table.get(lpi).enabled());
-            if disabled && !self.evict.contains(slot) {
-                self.vacate(vcpu, slot, Pending::Keep, None, displaced);
+            if let Some(lpi) = self.slots.get(slot)
+                && !table.get(lpi).enabled()
+                && !self.evict.contains(slot)
+            {
+                self.vacate(vcpu, slot, Pending::Keep, heir(lpi), displaced);
             }
         }
         self.look_again(vcpu);
@@ -672,32 +702,34 @@ impl<E: Env> LpiState<E> {
         Some(at)
     }
 
-    /// Take LPIs that are enabled by now, and for which `mapped` holds, out of
-    /// `dormant`: up to a batch of those in the first word from `from` on. Returns
-    /// where to go on, if there is more.
-    pub(crate) fn take_enabled(
+    /// LPIs that are enabled by now, and for which `mapped` holds, wait for a
+    /// list register: up to a batch of those in the first word of `dormant`
+    /// from `from` on.
+    pub(crate) fn refresh_word(
         &mut self,
+        vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         from: u32,
-        displaced: &mut Displaced,
         mapped: impl Fn(Lpi) -> bool,
-    ) -> Option<u32> {
-        let (first, mut bits) = self.dormant.next_word(from)?;
-        let mut room = SLOTS;
+    ) -> Refreshed {
+        let mut refreshed = Refreshed::default();
+        let Some((first, mut bits)) = self.dormant.next_word(from) else { return refreshed };
         while bits != 0 {
             let index = first | bits.trailing_zeros();
             bits &= bits.wrapping_sub(1);
             let Some(lpi) = Lpi::from_index(index) else { continue };
-            if table.get(lpi).enabled() && mapped(lpi) {
-                if room == 0 {
-                    return Some(index);
+            let property = table.get(lpi);
+            if property.enabled() && mapped(lpi) {
+                if usize::try_from(refreshed.enabled) == Ok(SLOTS) {
+                    refreshed.next = Some(index);
+                    return refreshed;
                 }
-                room = room.saturating_sub(1);
-                self.dormant.clear(index);
-                displaced.push(lpi, None);
+                refreshed.enabled = refreshed.enabled.saturating_add(1);
+                refreshed.kick |= self.enable(vcpu, lpi, property.priority());
             }
         }
-        first.checked_add(64)
+        refreshed.next = first.checked_add(64);
+        refreshed
     }
 
     /// The vCPU is about to enter the guest: empty the slots that were to be

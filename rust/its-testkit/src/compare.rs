@@ -316,18 +316,12 @@ impl Run {
                 }
             }
             Op::Enable(lpi, enabled) => {
-                if self.model.is_stray(lpi) {
-                    return;
-                }
                 self.m.set_property(lpi, priority(lpi), enabled);
                 self.invalidate_all();
                 self.model.set_enabled(lpi, enabled);
             }
             Op::EnableLate(device, event, enabled) => {
                 let Some(lpi) = self.model.lpi_of(device, event) else { return };
-                if self.model.is_stray(lpi) {
-                    return;
-                }
                 self.m.set_property(lpi, priority(lpi), enabled);
                 self.m.fire(device, event);
                 // An LPI that fires has its property read on its vCPU, and

@@ -103,20 +103,13 @@ impl Reference {
         }
     }
 
-    /// Is an LPI pending where it is not mapped to? Whether it stays there when
-    /// its property changes is not said: it does unless it is in a list register.
-    #[must_use]
-    pub fn is_stray(&self, lpi: u32) -> bool {
-        let target = self.target(lpi);
-        self.pending.iter().any(|(at, pending)| *pending == lpi && Some(*at) != target)
-    }
-
     /// The guest enables or disables an LPI, and has all redistributors look
-    /// at it: those that have it pending send it where it is mapped to.
+    /// at it. It stays pending where it is.
     pub fn set_enabled(&mut self, lpi: u32, enabled: bool) {
-        let changed = if enabled { self.enabled.insert(lpi) } else { self.enabled.remove(&lpi) };
-        if changed && let Some(target) = self.target(lpi) {
-            self.move_pending(lpi, target);
+        if enabled {
+            self.enabled.insert(lpi);
+        } else {
+            self.enabled.remove(&lpi);
         }
     }
 

@@ -14,18 +14,17 @@ use crate::domain::Domain;
 use crate::domain::devices::DeviceJob;
 use crate::env::{Env, Lock, Once, SLOTS};
 use crate::host::Host;
-use crate::redist::{Displaced, LpiState, Redist};
+use crate::redist::{Displaced, Redist};
 use crate::sync::{Ordering, fence};
-use crate::vlpi::PropertyTable;
 
 /// A batch of LPIs, in units of the budget.
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a small constant")]
 const BATCH: u32 = SLOTS as u32;
 
 /// What it costs to read the properties of the disabled LPIs in a word, of which
-/// these were enabled.
-fn word_cost(enabled: &Displaced) -> u32 {
-    u32::try_from(enabled.iter().count()).unwrap_or(u32::MAX).saturating_add(4)
+/// so many were enabled.
+fn word_cost(enabled: u32) -> u32 {
+    enabled.saturating_add(4)
 }
 
 /// A job in progress.
@@ -90,13 +89,13 @@ impl Refresh {
     fn advance<E: Env>(mut self, domain: &Domain<E>, budget: &mut Budget) -> Step<Self, ()> {
         while !budget.is_spent() {
             let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
-            if let Some(next) = domain.refresh_batch(redist, self.from, budget) {
+            if let Some(next) = domain.refresh_word(redist, self.from, budget) {
                 self.from = next;
                 continue;
             }
             let Some(next) = self.others else { return Step::Done(()) };
             let Some(redist) = domain.redist(VcpuId::new(next)) else { return Step::Done(()) };
-            domain.refresh_slots(redist);
+            domain.refresh_slots(VcpuId::new(next), redist);
             budget.spend(BATCH);
             self = Self { vcpu: VcpuId::new(next), from: 0, others: next.checked_add(1) };
         }
@@ -227,7 +226,7 @@ impl<E: Env> Domain<E> {
     /// the rest is a job.
     pub(crate) fn refresh(&self, id: VcpuId) -> Option<Refresh> {
         let redist = self.redist(id)?;
-        let waiting = self.refresh_slots(redist);
+        let waiting = self.refresh_slots(id, redist);
         if self.may_be_anywhere() {
             return Some(Refresh { others: Some(0), ..Refresh::new(id) });
         }
@@ -236,38 +235,32 @@ impl<E: Env> Domain<E> {
 
     /// Give back the slots of LPIs that are disabled by now. False if none
     /// waits outside the slots for its property to be read.
-    fn refresh_slots(&self, redist: &Redist<E>) -> bool {
+    fn refresh_slots(&self, id: VcpuId, redist: &Redist<E>) -> bool {
         let Some(table) = self.properties.get() else { return false };
         let mut displaced = Displaced::new();
         let dormant = redist.with(|state, vcpu| {
             let (_, dormant) = state.waiting();
-            state.refresh_slots(vcpu, table, &mut displaced);
+            state.refresh_slots(vcpu, table, &mut displaced, |lpi| {
+                self.heir_if_stray(id, self.vlpis.get(lpi))
+            });
             dormant != 0
         });
         self.replace(redist, &displaced);
         dormant == Some(true)
     }
 
-    /// Re-read the properties of a batch of LPIs that are disabled. Where to
+    /// Re-read the properties of a word of LPIs that are disabled. Where to
     /// go on, if there are more.
-    fn refresh_batch(&self, redist: &Redist<E>, from: u32, budget: &mut Budget) -> Option<u32> {
+    fn refresh_word(&self, redist: &Redist<E>, from: u32, budget: &mut Budget) -> Option<u32> {
         let table = self.properties.get()?;
-        let mut displaced = Displaced::new();
-        let next =
-            redist.with(|state, _| self.take_enabled(state, table, from, &mut displaced)).flatten();
-        self.replace(redist, &displaced);
-        budget.spend(word_cost(&displaced));
-        next
-    }
-
-    fn take_enabled(
-        &self,
-        state: &mut LpiState<E>,
-        table: &PropertyTable<E>,
-        from: u32,
-        displaced: &mut Displaced,
-    ) -> Option<u32> {
-        state.take_enabled(table, from, displaced, |lpi| self.vlpis.get(lpi).mapped())
+        let refreshed = redist.with(|state, vcpu| {
+            state.refresh_word(vcpu, table, from, |lpi| self.vlpis.get(lpi).mapped())
+        })?;
+        if refreshed.kick {
+            redist.kick();
+        }
+        budget.spend(word_cost(refreshed.enabled));
+        refreshed.next
     }
 
     /// All properties of LPIs of a vCPU may have changed, and that vCPU's
@@ -275,7 +268,7 @@ impl<E: Env> Domain<E> {
     /// it takes until [`Self::work`].
     pub(crate) fn refresh_redist(&self, id: VcpuId) -> bool {
         let Some(redist) = self.redist(id) else { return false };
-        if self.refresh_slots(redist) {
+        if self.refresh_slots(id, redist) {
             redist.with(|state, _| {
                 if state.refresh.replace(0).is_none() {
                     self.refreshes.fetch_add(1, Ordering::Relaxed);
@@ -295,20 +288,21 @@ impl<E: Env> Domain<E> {
         let mut budget = Budget::trap();
         for redist in self.redists.iter() {
             while !budget.is_spent() {
-                let mut displaced = Displaced::new();
-                let refreshed = redist.with(|state, _| {
+                let refreshed = redist.with(|state, vcpu| {
                     let from = state.refresh?;
-                    state.refresh = self.take_enabled(state, table, from, &mut displaced);
+                    let mapped = |lpi| self.vlpis.get(lpi).mapped();
+                    let refreshed = state.refresh_word(vcpu, table, from, mapped);
+                    state.refresh = refreshed.next;
                     if state.refresh.is_none() {
                         self.refreshes.fetch_sub(1, Ordering::Relaxed);
                     }
-                    Some(())
+                    Some(refreshed)
                 });
-                if refreshed.flatten().is_none() {
-                    break;
+                let Some(refreshed) = refreshed.flatten() else { break };
+                if refreshed.kick {
+                    redist.kick();
                 }
-                self.replace(redist, &displaced);
-                budget.spend(word_cost(&displaced));
+                budget.spend(word_cost(refreshed.enabled));
             }
         }
         self.refreshes.load(Ordering::Relaxed) != 0

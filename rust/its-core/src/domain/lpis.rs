@@ -61,9 +61,14 @@ impl<E: Env> Domain<E> {
             self.read_pending_table(pendbaser.address(), table.id_bits(), &mut state);
         }
         common.enabled = true;
-        *lock.lock() = Some(state);
+        let mut guard = lock.lock();
+        if state.waiting() != (0, 0) {
+            // What the pending table says may be mapped elsewhere, or not at all.
+            self.count_stray();
+        }
+        *guard = Some(state);
+        drop(guard);
         drop(common);
-        // What the pending table said, and what it is mapped to.
         self.refresh_redist(id)
     }
 

@@ -25,9 +25,15 @@ impl<E: Env> Domain<E> {
         if !entry.mapped() {
             return;
         }
-        self.with_redists_of(entry, |state, vcpu, displaced| {
-            state.refresh(vcpu, table, lpi, displaced);
+        self.with_redists_of(entry, |id, state, vcpu, displaced| {
+            state.refresh(vcpu, table, lpi, self.heir_if_stray(id, entry), displaced);
         });
+    }
+
+    /// An LPI of this entry that is pending on vCPU `id`, and has to leave its
+    /// list register, stays on that vCPU: what to say if it is not mapped to it.
+    pub(super) fn heir_if_stray(&self, id: VcpuId, entry: Entry) -> Option<VcpuId> {
+        (self.target(entry) != Some(id)).then_some(id)
     }
 
     /// Run `work` on every vCPU on which an LPI of this entry may be pending,
@@ -35,18 +41,18 @@ impl<E: Env> Domain<E> {
     fn with_redists_of(
         &self,
         entry: Entry,
-        work: impl Fn(&mut LpiState<E>, &E::Vcpu, &mut Displaced),
+        work: impl Fn(VcpuId, &mut LpiState<E>, &E::Vcpu, &mut Displaced),
     ) {
         let strays = self.strays.load(Ordering::Relaxed);
         let draining = self.is_draining();
         let anywhere = draining || self.strays.load(Ordering::Relaxed) != 0;
-        let target = self.target(entry).map(|id| usize::from(id.get()));
+        let target = self.target(entry);
         let mut nothing_pending = true;
-        for (index, redist) in self.redists.iter().enumerate() {
-            if anywhere || target == Some(index) || redist.is_leaving() {
+        for (id, redist) in (0..).map(VcpuId::new).zip(self.redists.iter()) {
+            if anywhere || target == Some(id) || redist.is_leaving() {
                 let mut displaced = Displaced::new();
                 let idle = redist.with(|state, vcpu| {
-                    work(state, vcpu, &mut displaced);
+                    work(id, state, vcpu, &mut displaced);
                     anywhere && is_idle(state)
                 });
                 nothing_pending &= idle.unwrap_or(true);
@@ -70,7 +76,7 @@ impl<E: Env> Domain<E> {
 
     /// Take `lpi` away from where `entry` had it.
     pub(super) fn take(&self, entry: Entry, lpi: Lpi, pending: Pending) {
-        self.with_redists_of(entry, |state, vcpu, displaced| {
+        self.with_redists_of(entry, |_, state, vcpu, displaced| {
             state.take(vcpu, lpi, pending, displaced);
         });
     }

@@ -573,6 +573,36 @@ fn disabled_moved_and_enabled() {
     }
 }
 
+/// Its property may change there, and back: it stays where MOVALL took it.
+#[test]
+fn moved_by_movall_then_disabled_and_enabled() {
+    let all_look = |m: &Machine| {
+        m.gicr_w64(0, GICR_INVALLR, 0);
+        m.gicr_w64(1, GICR_INVALLR, 0);
+    };
+    let inv = |m: &Machine| m.ok(cmd::inv(5, 0));
+    let lookers: [&dyn Fn(&Machine); 2] = [&all_look, &inv];
+    for look in lookers {
+        for settled in [false, true] {
+            let m = At::Pending.machine();
+            m.ok(cmd::movall(0, 1));
+            m.vcpus[0].exit(&m.domain);
+            m.vcpus[0].enter(&m.domain);
+            if settled {
+                m.settle();
+            }
+            m.disable(LPI);
+            look(&m);
+            m.expect(&[], &[]);
+            assert_eq!(m.stat("dormant"), 1);
+            m.enable(LPI);
+            look(&m);
+            m.expect(&[], &[LPI]);
+            m.destroy();
+        }
+    }
+}
+
 #[test]
 fn disabled_and_cleared() {
     for &at in ALL {
@@ -654,6 +684,18 @@ fn it_fires_while_the_vcpu_is_off() {
         assert_eq!(mine(&m, 0), 1, "{at:?} {clean}");
         m.destroy();
     }
+}
+
+#[test]
+fn moved_away_from_a_vcpu_that_is_off_and_looked_at_before_it_is_on() {
+    let m = At::Pending.machine();
+    off(&m, false);
+    m.ok(cmd::movi(5, 0, 1));
+    m.vcpus[0].power_on(&m.domain);
+    assert_eq!(m.stat("dormant"), 1);
+    m.gicr_w64(0, GICR_INVALLR, 0);
+    m.expect(&[], &[LPI]);
+    m.destroy();
 }
 
 #[test]

@@ -322,18 +322,37 @@ fn a_pending_bit_of_an_lpi_that_is_mapped_later() {
     m.destroy();
 }
 
+/// The redistributor that has it pending delivers it, wherever the ITS would
+/// send the next one.
 #[test]
-fn a_pending_bit_of_an_lpi_whose_collection_is_mapped_later() {
+fn a_pending_bit_of_an_lpi_whose_collection_is_mapped_elsewhere() {
     let m = Machine::new(Config::default());
     m.boot_its(0);
     set_pending(&m, 1, &[8192]);
     m.gicr_w64(1, GICR_PROPBASER, propbaser(16));
     m.gicr_w64(1, GICR_PENDBASER, pendbaser(1, false));
     m.gicr_w32(1, GICR_CTLR, 1);
-    m.map(5, 1, 8192);
     m.expect(&[], &[]);
-    m.ok(cmd::mapc(0, 1));
+    m.map(5, 1, 8192);
+    m.ok(cmd::mapc(0, 0));
     m.expect(&[], &[8192]);
+    m.destroy();
+}
+
+/// DISCARD finds it there.
+#[test]
+fn a_pending_bit_of_an_lpi_that_is_discarded() {
+    let m = Machine::new(Config::default());
+    m.boot_its(0);
+    set_pending(&m, 1, &[8192]);
+    m.gicr_w64(1, GICR_PROPBASER, propbaser(16));
+    m.gicr_w64(1, GICR_PENDBASER, pendbaser(1, false));
+    m.gicr_w32(1, GICR_CTLR, 1);
+    m.ok(cmd::mapc(0, 0));
+    m.map(5, 1, 8192);
+    m.ok(cmd::discard(5, 0));
+    m.expect(&[], &[]);
+    assert_eq!(m.stat("dormant") + m.stat("waiting"), 0);
     m.destroy();
 }
 
