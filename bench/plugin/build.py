@@ -138,13 +138,13 @@ def build_plugin(log: Path, name: str = "fncount") -> Path:
     source, version = qemu_source(log)
     home = cache_root() / "bench" / "plugin"
     plugin = home / f"{name}.so"
-    code = repo.BENCH / "plugin" / f"{name}.c"
+    code, shared = repo.BENCH / "plugin" / f"{name}.c", repo.BENCH / "plugin" / "common.h"
     compiler = shutil.which("cc")
     if compiler is None:
         raise StepError("there is no C compiler", hint="apt-get install gcc libc6-dev")
     with locked("bench-plugin"):
         stamp = Stamp(home / f"{name}.stamp")
-        inputs = {"qemu": version, "source": digest(code.read_bytes()), "flags": CFLAGS, "cc": compiler}
+        inputs = {"qemu": version, "source": digest(code.read_bytes() + shared.read_bytes()), "flags": CFLAGS, "cc": compiler}
         if plugin.exists() and stamp.matches(inputs):
             return plugin
         stamp.clear()

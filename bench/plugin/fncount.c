@@ -29,26 +29,12 @@
  * call lasts until its callee returns. A call that is still open when the
  * guest runs again never returned; it is dropped and reported as lost.
  */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <glib.h>
-#include <qemu-plugin.h>
-
-QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
+#define PLUGIN "fncount"
+#include "common.h"
 
 #define MAX_FNS     32
 #define MAX_DEPTH   64
 #define MAX_GROUPS  64
-#define VEC_SIZE    0x800u  /* one EL2 vector table */
-#define VEC_STEP    0x80u   /* one vector */
-#define VEC_OWN     0x200u  /* taken from EL2 itself: 0x200..0x400 */
-#define VEC_GUEST   0x400u  /* taken from EL1 or EL0: 0x400..0x800 */
-#define INSN_ERET   0xd69f03e0u
-#define PSTATE_EL   0xcu
-#define PSTATE_EL2  0x8u
 #define FNV_BASIS   0xcbf29ce484222325u
 #define FNV_PRIME   0x100000001b3u
 
@@ -85,26 +71,15 @@ struct frame {
     uint64_t *by_fn;
 };
 
-struct sym {
-    uint64_t addr, size;
-    char *name;
-};
-
-static uint64_t win_lo, win_hi, vec_base, harden_lo, harden_hi;
-static const char *out_path;
 static struct fn fns[MAX_FNS];
 static unsigned int nr_fns;
 static struct fn *profiled;
 static struct fn trip, *trip_fn;    /* trip.name is NULL without trip= */
 static uint64_t trip_calls;         /* of trip_fn in this trip */
-static struct sym *syms;
-static size_t nr_syms;
 
 static struct qemu_plugin_scoreboard *score, *prof_score;
 static struct counters *now;        /* of the only vCPU */
 static uint64_t *prof_now;
-static struct qemu_plugin_register *reg_lr, *reg_sp, *reg_pstate;
-static GByteArray *reg_buf;
 
 static struct frame frames[MAX_DEPTH];
 static unsigned int depth;
@@ -118,34 +93,6 @@ static unsigned int exc_depth;
 static bool via_harden;
 static uint64_t exc_insns, exc_mem;
 static uint64_t *exc_by_fn;
-
-static void die(const char *what, const char *which)
-{
-    fprintf(stderr, "fncount: %s: %s\n", what, which);
-    exit(1);
-}
-
-static void *zalloc(size_t n, size_t size)
-{
-    void *p = calloc(n, size);
-
-    if ( !p )
-        die("out of memory", strerror(errno));
-
-    return p;
-}
-
-static uint64_t read_reg(struct qemu_plugin_register *reg, size_t bytes)
-{
-    uint64_t val = 0;
-
-    g_byte_array_set_size(reg_buf, 0);
-    if ( qemu_plugin_read_register(reg, reg_buf) < (int)bytes )
-        die("cannot read a register", "short read");
-    memcpy(&val, reg_buf->data, bytes);
-
-    return val;
-}
 
 static size_t prof_words(void)
 {
@@ -246,8 +193,7 @@ static void on_entry(unsigned int vcpu, void *opaque)
     struct fn *fn = opaque;
     uint64_t ret = read_reg(reg_lr, 8);
 
-    /* A guest may use the same virtual addresses. */
-    if ( (read_reg(reg_pstate, 4) & PSTATE_EL) != PSTATE_EL2 )
+    if ( !in_el2() )
         return;
     if ( fn->caller_hi && (ret < fn->caller_lo || ret >= fn->caller_hi) )
         return;
@@ -381,33 +327,6 @@ static void on_eret(unsigned int vcpu, void *opaque)
     }
 }
 
-static const struct sym *find_sym(uint64_t pc)
-{
-    size_t lo = 0, hi = nr_syms;
-
-    while ( lo < hi )
-    {
-        size_t mid = lo + (hi - lo) / 2;
-
-        if ( syms[mid].addr <= pc )
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if ( !lo || pc - syms[lo - 1].addr >= syms[lo - 1].size )
-        return NULL;
-
-    return &syms[lo - 1];
-}
-
-/* Byte offset of `pc` in [base, base + VEC_SIZE) if a vector starts there. */
-static bool starts_vector(uint64_t pc, uint64_t base, uint64_t *off)
-{
-    *off = pc - base;
-
-    return pc >= base && *off < VEC_SIZE && !(*off % VEC_STEP);
-}
-
 static void hook_vectors(struct qemu_plugin_insn *insn, uint64_t pc)
 {
     qemu_plugin_u64 open =
@@ -523,12 +442,7 @@ static void on_vcpu_init(qemu_plugin_id_t id, unsigned int vcpu)
 
         if ( !r->feature || strcmp(r->feature, "org.gnu.gdb.aarch64.core") )
             continue;
-        if ( !strcmp(r->name, "x30") )
-            reg_lr = r->handle;
-        else if ( !strcmp(r->name, "sp") )
-            reg_sp = r->handle;
-        else if ( !strcmp(r->name, "cpsr") )
-            reg_pstate = r->handle;
+        note_register(r);
     }
     g_array_free(regs, TRUE);
     if ( !reg_lr || !reg_sp || !reg_pstate )
@@ -586,21 +500,6 @@ static void on_exit_machine(qemu_plugin_id_t id, void *opaque)
         die("cannot write", out_path);
 }
 
-/* Parse a number, up to ':' or the end; advance past the ':'. */
-static uint64_t parse_u64(const char **s, const char *arg)
-{
-    char *end;
-    uint64_t val;
-
-    errno = 0;
-    val = strtoull(*s, &end, 0);
-    if ( errno || end == *s || (*end && *end != ':') )
-        die("bad number in argument", arg);
-    *s = *end ? end + 1 : end;
-
-    return val;
-}
-
 static void parse_fn(const char *spec)
 {
     const char *colon = strchr(spec, ':'), *s;
@@ -635,34 +534,6 @@ static struct fn *find_fn(const char *name)
     return NULL;
 }
 
-static void load_syms(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char name[512];
-    uint64_t addr, size;
-    size_t room = 0;
-
-    if ( !f )
-        die("cannot read", path);
-    while ( fscanf(f, "%" SCNx64 " %" SCNx64 " %511s", &addr, &size,
-                   name) == 3 )
-    {
-        if ( nr_syms && addr <= syms[nr_syms - 1].addr )
-            die("symbols are not sorted by address", name);
-        if ( nr_syms == room )
-        {
-            room = room ? room * 2 : 1024;
-            syms = realloc(syms, room * sizeof(*syms));
-            if ( !syms )
-                die("out of memory", path);
-        }
-        syms[nr_syms++] = (struct sym){ addr, size, strdup(name) };
-    }
-    if ( !feof(f) || !nr_syms )
-        die("not a symbol list", path);
-    fclose(f);
-}
-
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
                                            const qemu_info_t *info,
                                            int argc, char **argv)
@@ -676,23 +547,12 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
         size_t n = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
 
 #define ARG(s) (n == sizeof(s) - 1 && !memcmp(argv[i], s, n))
-        if ( ARG("lo") )
-            win_lo = parse_u64(&val, argv[i]);
-        else if ( ARG("hi") )
-            win_hi = parse_u64(&val, argv[i]);
-        else if ( ARG("vec") )
-            vec_base = parse_u64(&val, argv[i]);
-        else if ( ARG("harden") )
-        {
-            harden_lo = parse_u64(&val, argv[i]);
-            harden_hi = parse_u64(&val, argv[i]);
-        }
-        else if ( ARG("fn") )
+        if ( common_argument(argv[i], n, val) )
+            continue;
+        if ( ARG("fn") )
             parse_fn(val);
         else if ( ARG("trip") )
             trip_spec = val;
-        else if ( ARG("out") )
-            out_path = strdup(val);
         else if ( ARG("profile") )
             profile = val;
         else if ( ARG("syms") )
@@ -730,13 +590,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
                                                 sizeof(uint64_t));
     }
 
-    /*
-     * QEMU closes its console before it runs on_exit_machine(). Whoever reads
-     * the console may take its end for QEMU's and kill what is left: keep it
-     * open, so that it ends with the process.
-     */
-    if ( dup(STDOUT_FILENO) < 0 )
-        die("cannot keep the console open", strerror(errno));
+    keep_console();
 
     score = qemu_plugin_scoreboard_new(sizeof(struct counters));
     reg_buf = g_byte_array_new();

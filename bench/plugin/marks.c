@@ -41,32 +41,17 @@
  * the number of whichever CPU is the first to need it. So nothing here relies
  * on the `vcpu` of a callback, nor, with several CPUs, on counters per vCPU.
  */
-#include <errno.h>
-#include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-#include <glib.h>
-#include <qemu-plugin.h>
-
-QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
+#define PLUGIN "marks"
+#include "common.h"
 
 #define MAX_OPS     1024
 #define MAX_CPUS    8
 #define MAX_SITES   32
-#define VEC_SIZE    0x800u  /* one EL2 vector table */
-#define VEC_STEP    0x80u   /* one vector */
-#define VEC_OWN     0x200u  /* taken from EL2 itself: 0x200..0x400 */
-#define VEC_GUEST   0x400u  /* taken from EL1 or EL0: 0x400..0x800 */
 #define PAGE        0x1000u
 #define LINE_SHIFT  6
 #define LINES       (1u << 16)
-#define INSN_ERET   0xd69f03e0u
 #define INSN_BEGIN  0xd5032f9fu     /* HINT #124 */
 #define INSN_END    0xd5032fbfu     /* HINT #125 */
-#define PSTATE_EL   0xcu
-#define PSTATE_EL2  0x8u
 
 /* What is counted, in the order in which it is printed. */
 enum {
@@ -117,14 +102,7 @@ struct line {
     uint32_t touched, dirty;    /* a bit for each CPU */
 };
 
-struct sym {
-    uint64_t addr, size;
-    char *name;
-};
-
-static uint64_t win_lo, win_hi, vec_base, harden_lo, harden_hi;
 static qemu_plugin_id_t plugin;
-static const char *out_path;
 static struct op ops[MAX_OPS];
 static uint64_t current;            /* operation in progress, or 0 */
 static struct sample start;         /* the counters when it began */
@@ -149,8 +127,6 @@ static uint64_t touched, dirty, shared;
 static uint64_t guest_lo, guest_hi;
 
 static uint64_t profiled;
-static struct sym *syms;
-static size_t nr_syms;
 static uint64_t *profile, *profile_start;
 
 static bool one_cpu;
@@ -160,33 +136,7 @@ static unsigned int nr_cpus;
 /* To these, generated code adds without a callback if there is one CPU. */
 static struct qemu_plugin_scoreboard *score, *prof_score;
 static uint64_t *counts, *by_sym;
-static struct qemu_plugin_register *reg_x[3], *reg_lr, *reg_sp;
-static struct qemu_plugin_register *reg_pstate, *reg_tpidr;
-static GByteArray *reg_buf;
-
-static void die(const char *what, const char *which)
-{
-    fprintf(stderr, "marks: %s: %s\n", what, which);
-    exit(1);
-}
-
-static uint64_t read_reg(struct qemu_plugin_register *reg, size_t bytes)
-{
-    uint64_t val = 0;
-
-    g_byte_array_set_size(reg_buf, 0);
-    if ( qemu_plugin_read_register(reg, reg_buf) < (int)bytes )
-        die("cannot read a register", "short read");
-    memcpy(&val, reg_buf->data, bytes);
-
-    return val;
-}
-
-/* A guest may use the hypervisor's virtual addresses, too. */
-static bool in_el2(void)
-{
-    return (read_reg(reg_pstate, 4) & PSTATE_EL) == PSTATE_EL2;
-}
+static struct qemu_plugin_register *reg_x[3], *reg_tpidr;
 
 /* The CPU that runs now. */
 static struct cpu *this_cpu(void)
@@ -479,25 +429,6 @@ static bool is_barrier(uint32_t insn)
            (insn & 0xfffff0ff) == 0xd503309f;       /* DSB */
 }
 
-static const struct sym *find_sym(uint64_t pc)
-{
-    size_t lo = 0, hi = nr_syms;
-
-    while ( lo < hi )
-    {
-        size_t mid = lo + (hi - lo) / 2;
-
-        if ( syms[mid].addr <= pc )
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    if ( !lo || pc - syms[lo - 1].addr >= syms[lo - 1].size )
-        return NULL;
-
-    return &syms[lo - 1];
-}
-
 static void on_count(unsigned int vcpu, void *opaque)
 {
     (*(uint64_t *)opaque)++;
@@ -544,14 +475,6 @@ static void call(struct qemu_plugin_insn *insn,
 {
     qemu_plugin_register_vcpu_insn_exec_cb(insn, what, QEMU_PLUGIN_CB_R_REGS,
                                            opaque);
-}
-
-/* Byte offset of `pc` in [base, base + VEC_SIZE) if a vector starts there. */
-static bool starts_vector(uint64_t pc, uint64_t base, uint64_t *off)
-{
-    *off = pc - base;
-
-    return pc >= base && *off < VEC_SIZE && !(*off % VEC_STEP);
 }
 
 static void hook_vectors(struct qemu_plugin_insn *insn, uint64_t pc)
@@ -665,12 +588,8 @@ static void on_vcpu_init(qemu_plugin_id_t id, unsigned int vcpu)
             reg_x[1] = r->handle;
         else if ( !strcmp(r->name, "x2") )
             reg_x[2] = r->handle;
-        else if ( !strcmp(r->name, "x30") )
-            reg_lr = r->handle;
-        else if ( !strcmp(r->name, "sp") )
-            reg_sp = r->handle;
-        else if ( !strcmp(r->name, "cpsr") )
-            reg_pstate = r->handle;
+        else
+            note_register(r);
     }
     g_array_free(regs, TRUE);
     if ( !reg_x[0] || !reg_x[1] || !reg_x[2] || !reg_lr || !reg_sp || !reg_pstate ||
@@ -725,21 +644,6 @@ static void on_armed(qemu_plugin_id_t id)
     qemu_plugin_register_atexit_cb(id, on_exit_machine, NULL);
 }
 
-/* Parse a number, up to ':' or the end; advance past the ':'. */
-static uint64_t parse_u64(const char **s, const char *arg)
-{
-    char *end;
-    uint64_t val;
-
-    errno = 0;
-    val = strtoull(*s, &end, 0);
-    if ( errno || end == *s || (*end && *end != ':') )
-        die("bad number in argument", arg);
-    *s = *end ? end + 1 : end;
-
-    return val;
-}
-
 static struct site *new_site(struct site *sites, unsigned int *nr,
                              const char *arg)
 {
@@ -776,39 +680,6 @@ static void parse_span(const char *val, const char *arg)
     armed = true;
 }
 
-static void load_syms(const char *path)
-{
-    FILE *f = fopen(path, "r");
-    char name[512];
-    uint64_t addr, size;
-    size_t room = 0;
-
-    if ( !f )
-        die("cannot read", path);
-    while ( fscanf(f, "%" SCNx64 " %" SCNx64 " %511s", &addr, &size,
-                   name) == 3 )
-    {
-        if ( nr_syms && addr <= syms[nr_syms - 1].addr )
-            die("symbols are not sorted by address", name);
-        if ( nr_syms == room )
-        {
-            room = room ? room * 2 : 1024;
-            syms = realloc(syms, room * sizeof(*syms));
-            if ( !syms )
-                die("out of memory", path);
-        }
-        syms[nr_syms++] = (struct sym){ addr, size, strdup(name) };
-    }
-    if ( !feof(f) || !nr_syms )
-        die("not a symbol list", path);
-    fclose(f);
-    profile = calloc(nr_syms, sizeof(*profile));
-    profile_start = calloc(nr_syms, sizeof(*profile_start));
-    if ( !profile || !profile_start )
-        die("out of memory", path);
-    prof_score = qemu_plugin_scoreboard_new(nr_syms * sizeof(*by_sym));
-}
-
 QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
                                            const qemu_info_t *info,
                                            int argc, char **argv)
@@ -822,18 +693,9 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
         size_t n = eq ? (size_t)(eq - argv[i]) : strlen(argv[i]);
 
 #define ARG(s) (n == sizeof(s) - 1 && !memcmp(argv[i], s, n))
-        if ( ARG("lo") )
-            win_lo = parse_u64(&val, argv[i]);
-        else if ( ARG("hi") )
-            win_hi = parse_u64(&val, argv[i]);
-        else if ( ARG("vec") )
-            vec_base = parse_u64(&val, argv[i]);
-        else if ( ARG("harden") )
-        {
-            harden_lo = parse_u64(&val, argv[i]);
-            harden_hi = parse_u64(&val, argv[i]);
-        }
-        else if ( ARG("lock") )
+        if ( common_argument(argv[i], n, val) )
+            continue;
+        if ( ARG("lock") )
             new_site(locks, &nr_locks, argv[i])->entry =
                 parse_u64(&val, argv[i]);
         else if ( ARG("point") )
@@ -848,8 +710,6 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
             parse_span(val, argv[i]);
         else if ( ARG("lines") )
             count_lines = parse_u64(&val, argv[i]);
-        else if ( ARG("out") )
-            out_path = strdup(val);
         else if ( ARG("profile") )
             profiled = parse_u64(&val, argv[i]);
         else if ( ARG("syms") )
@@ -867,11 +727,14 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
     if ( !profiled != !sym_path )
         die("profile= and syms= belong together", "");
     if ( sym_path )
+    {
         load_syms(sym_path);
+        profile = zalloc(nr_syms, sizeof(*profile));
+        profile_start = zalloc(nr_syms, sizeof(*profile_start));
+        prof_score = qemu_plugin_scoreboard_new(nr_syms * sizeof(*by_sym));
+    }
 
-    /* QEMU's console must end with the process: see fncount.c. */
-    if ( dup(STDOUT_FILENO) < 0 )
-        die("cannot keep the console open", strerror(errno));
+    keep_console();
 
     plugin = id;
     score = qemu_plugin_scoreboard_new(NR_COUNTS * sizeof(*counts));
