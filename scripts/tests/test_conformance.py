@@ -119,6 +119,26 @@ class Mixing(unittest.TestCase):
         self.assertEqual(len(guest_tests.mix(column(a="ok"))), 1)
 
 
+class Masking(unittest.TestCase):
+    """How often host LPIs were masked."""
+
+    def masking(self, storms: int, masked: int) -> list[str]:
+        """The judgement on counters like these."""
+        made = column(a="ok")
+        made.counters = {"stats d0": {"storms": str(storms)}, "state d0": {"masked": str(masked)}}
+        return guest_tests.masking(made)
+
+    def test_good(self) -> None:
+        self.assertEqual(self.masking(60, 0), [])
+
+    def test_each_fault(self) -> None:
+        self.assertIn("3 times only", self.masking(3, 0)[0])
+        self.assertIn("1 host LPIs are still masked", self.masking(60, 1)[0])
+
+    def test_no_counters(self) -> None:
+        self.assertEqual(len(guest_tests.masking(column(a="ok"))), 1)
+
+
 class Judging(unittest.TestCase):
     """What ours is failed for."""
 
@@ -161,6 +181,11 @@ class Commanding(unittest.TestCase):
     def test_commas_of_a_list_are_doubled_for_the_loader(self) -> None:
         xen = command("rust", Path("/g"), Path("/x"), "its.test=a,b", Path("/e"), Machine())
         self.assertIn("its.test=a,,b", " ".join(xen))
+
+    def test_a_device_that_fires_is_there_if_it_is_wanted(self) -> None:
+        for edus in (0, 1):
+            argv = command("rust", Path("/g"), Path("/x"), "", Path("/e"), Machine(edus=edus))
+            self.assertEqual(argv.count("edu"), edus)
 
     def test_each_known_difference_is_of_another_its_than_ours(self) -> None:
         for where, _, why in conformance.KNOWN:

@@ -42,6 +42,8 @@ class Machine:
     cpus: int = 6
     gic: int = 3
     xen_args: tuple[str, ...] = ("sched=null", "vwfi=native")
+    edus: int = 0
+    """Devices that fire when the guest wants."""
 
     def describe(self) -> str:
         """In a few words."""
@@ -141,6 +143,7 @@ def command(column: str, guest: Path, xen: Path | None, bootargs: str, errors: P
         "qemu-system-aarch64", "-M", f"virt,{options}", "-cpu", "cortex-a57", "-smp", str(machine.cpus),
         "-m", qemu.MEMORY, "-display", "none", "-no-reboot", "-nic", "none", "-nodefaults", "-serial", "stdio",
         "-monitor", "none", "-d", "guest_errors", "-D", str(errors),
+        *["-device", "edu"] * machine.edus,
     ]  # fmt: skip
     if xen is None:
         return [*argv, "-kernel", str(guest), "-append", bootargs]

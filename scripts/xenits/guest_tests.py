@@ -29,11 +29,20 @@ ALONE = (
 )
 """Cases that need a boot each."""
 
+ABOVE_RATE = ("device-above-its-rate", "device-above-its-rate-loses-none")
+"""Cases that need a device, and a low limit on what it raises."""
+
 LIMIT_S = 900.0
 """After that a boot hangs."""
 
 FEW = 2000
 """Random commands where the fuzzer is but one case of many."""
+
+RATE = 200
+"""Interrupts a second that a device may raise (Xen's ``its-lpi-rate=``) where that is what is tested."""
+
+MASKED = 20
+"""A device above its rate has its host LPIs masked more often than that."""
 
 CHATTY = 1500
 """More lines than these are a flood, whatever the guest did."""
@@ -51,10 +60,18 @@ class GuestTest:
     fuzz: int = FEW
     seed: int = 1
     seeds: int = 1
+    options: str = ""
+    """More of the guest's command line."""
 
     def bootargs(self, test: str) -> str:
         """The guest's command line."""
-        return f"its.test={test} its.seed={self.seed} its.seeds={self.seeds} its.fuzz={self.fuzz}"
+        return f"its.test={test} its.seed={self.seed} its.seeds={self.seeds} its.fuzz={self.fuzz} {self.options}"
+
+
+def _with_rate(name: str, about: str, cpus: int, *xen_args: str) -> GuestTest:
+    """A machine with a device that fires, and may do so `RATE` times a second."""
+    machine = Machine(cpus=cpus, xen_args=(f"its-lpi-rate={RATE}", *xen_args), edus=1)
+    return GuestTest(name, about, machine=machine, tests=(",".join(ABOVE_RATE),), options=f"its.rate={RATE}")
 
 
 TESTS = [
@@ -69,6 +86,8 @@ TESTS = [
         machine=Machine(cpus=1, xen_args=("dom0_max_vcpus=2",)),
         tests=(HOSTILE,),
     ),
+    _with_rate("lpi-rate", "a device that fires more often than it may", 4, "sched=null", "vwfi=native"),
+    _with_rate("lpi-rate-shared-cpu", "the same; all LPIs come to the CPU of both vCPUs", 1, "dom0_max_vcpus=2"),
     GuestTest("lpi-tables", "tables that spoil a boot", machine=Machine(cpus=2), tests=ALONE),
     GuestTest("fuzz-debug", "600000 random commands", machine=Machine(cpus=4), tests=("fuzz-*",), fuzz=150_000, seeds=4),
     GuestTest(
@@ -98,6 +117,15 @@ def mix(column: Column) -> list[str]:
     if executed < skipped:
         found.append(f"{skipped} commands were skipped, and only {executed} were executed")
     return found
+
+
+def masking(column: Column) -> list[str]:
+    """What is wrong with how often host LPIs were masked, as Xen counted it."""
+    counted = column.counters.get("stats d0", {}) | column.counters.get("state d0", {})
+    if "storms" not in counted or "masked" not in counted:
+        return ["Xen printed no counters of masked LPIs"]
+    found = [] if int(counted["storms"]) >= MASKED else [f"host LPIs were masked {counted['storms']} times only"]
+    return found + ([f"{counted['masked']} host LPIs are still masked"] if int(counted["masked"]) else [])
 
 
 def _note(column: Column) -> str:
@@ -143,6 +171,8 @@ def _judge(test: GuestTest, name: str, column: Column) -> list[Result]:
         whole.append(f"Xen printed {column.said} lines, as many as the guest wanted")
     if test.fuzz > FEW:
         whole += mix(column)
+    if test.machine.edus:
+        whole += masking(column)
     remark = f"{test.machine.describe()}, {len(column.cases)} cases"
     return [*results, Result(name, problems=tuple(whole), remark=remark, note=_note(column))]
 

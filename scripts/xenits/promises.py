@@ -15,7 +15,7 @@ CANNOT = "cannot exist:"
 
 _NAME = re.compile(r"`([^`]+)`")
 _RUST_TEST = re.compile(r"#\[test\]\s*(?:#\[[^\]]*\]\s*)*(?:pub(?:\([a-z]+\))? )?fn (\w+)")
-_GUEST_CASE = re.compile(r'^\s*(?:\("([a-z0-9_-]+)", |"([a-z0-9_-]+)" => )', re.MULTILINE)
+_GUEST_CASE = re.compile(r'(?:^\s*|\[|\), )\("([a-z0-9_-]+)", |^\s*"([a-z0-9_-]+)" => ', re.MULTILINE)
 _PYTHON_TEST = re.compile(r"^    def (test_\w+)", re.MULTILINE)
 
 

@@ -61,6 +61,8 @@ pub struct Bed {
     pub seeds: u64,
     /// How many commands it sends with each.
     pub fuzz: u64,
+    /// Interrupts a second that Xen lets a device raise; 0 if nobody said.
+    pub rate: u64,
     next: u64,
 }
 
@@ -94,6 +96,7 @@ impl Bed {
             seed: 1,
             seeds: 1,
             fuzz: 100_000,
+            rate: 0,
             next: (&raw mut MEMORY) as u64,
         };
         bed.start_cpus()?;

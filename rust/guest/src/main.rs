@@ -5,7 +5,8 @@
 //! out from the device tree. `its.test=GLOB[,GLOB]` on the command line picks
 //! cases, `its.from=N` leaves out those before number N. `its.seed=N`, `its.seeds=N`
 //! and `its.fuzz=N` are the fuzzer's first seed, how many it uses, and how many
-//! commands it sends with each of them. `its.bench=GLOB[,GLOB]` has it measure
+//! commands it sends with each of them. `its.rate=N` says what Xen was told by
+//! `its-lpi-rate=N`. `its.bench=GLOB[,GLOB]` has it measure
 //! instead of testing (see `bench`).
 #![no_std]
 #![no_main]

@@ -32,12 +32,14 @@ enum Kind {
     Plain,
     /// Another CPU's heart beats meanwhile, and the ITS must work afterwards.
     Hostile,
+    /// The same, on a machine of its own: it runs only if it is named.
+    Special,
     /// It enables LPIs as nobody else would, so it runs only if it is named,
     /// and needs a boot for itself.
     Alone,
 }
 
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 15] = [
     Group(Kind::Alone, alone::CASES),
     // First, because LPIs cannot be switched off again.
     Group(Kind::Plain, lpis::CASES),
@@ -51,6 +53,7 @@ const GROUPS: [Group; 14] = [
     Group(Kind::Hostile, hostile::mappings::CASES),
     Group(Kind::Hostile, hostile::concurrent::CASES),
     Group(Kind::Hostile, hostile::volume::CASES),
+    Group(Kind::Special, hostile::rate::CASES),
     Group(Kind::Hostile, xen_its_in_c::CASES),
     Group(Kind::Hostile, fuzzer::CASES),
 ];
@@ -87,7 +90,7 @@ pub fn run(machine: &Machine) {
     let from = number(machine, "its.from").unwrap_or(1);
     let picked = |kind: Kind, name: &str| {
         chosen.split(',').any(|pattern| match kind {
-            Kind::Alone => pattern == name,
+            Kind::Alone | Kind::Special => pattern == name,
             _ => matches(pattern.as_bytes(), name.as_bytes()),
         })
     };
@@ -106,6 +109,7 @@ pub fn run(machine: &Machine) {
     bed.seed = number(machine, "its.seed").unwrap_or_else(hw::now);
     bed.seeds = number(machine, "its.seeds").unwrap_or(bed.seeds);
     bed.fuzz = number(machine, "its.fuzz").unwrap_or(bed.fuzz);
+    bed.rate = number(machine, "its.rate").unwrap_or(bed.rate);
     if all().all(|(kind, _)| kind != Kind::Alone) {
         (0..bed.cpus.min(2)).for_each(|cpu| bed.enable_lpis(cpu, true));
     }
@@ -116,7 +120,7 @@ pub fn run(machine: &Machine) {
         }
         say!("# start {n} {name}");
         let verdict = bed.reset().and_then(|()| match kind {
-            Kind::Hostile => hostile(&mut bed, name, *case),
+            Kind::Hostile | Kind::Special => hostile(&mut bed, name, *case),
             _ => case(&mut bed),
         });
         let verdict = verdict.and_then(|outcome| {
