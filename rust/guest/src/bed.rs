@@ -285,6 +285,13 @@ impl Bed {
         its::mapd(device, self.its.itt(device), 4)
     }
 
+    /// The same with an ITT of zeroes, as the ITS wants it: it may keep there what
+    /// it likes. Nothing may be mapped to this ITT any more.
+    pub fn fresh_device(&self, device: u32) -> Cmd {
+        its::zero(self.its.itt(device), 256);
+        self.device(device)
+    }
+
     /// GICR_INVLPIR and GICR_INVALLR work: GICR_TYPER.DirectLPI or GICR_CTLR.IR.
     pub fn has_direct_invalidation(&self) -> bool {
         let frame = self.redistributors[0];

@@ -159,8 +159,9 @@ fn hostile(bed: &mut Bed, name: &str, case: fn(&mut Bed) -> Verdict) -> Verdict 
     }
     let gap_us = gap * 1000 / hw::ms(1);
     say!("# heartbeat {name}: longest gap {gap_us} us, {beats} beats in {took} ms");
-    bed.probe()?;
+    let alive = bed.probe();
     let outcome = verdict?;
+    alive?;
     if heart != 0 && beats == 0 {
         return Err(Fail("another CPU's heart beats", 0, 1));
     }

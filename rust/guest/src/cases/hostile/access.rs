@@ -170,5 +170,7 @@ fn odd_instructions(bed: &mut Bed) -> Verdict {
     if !bed.its.disable() {
         bed.its.enable();
     }
+    // A redistributor may let GICR_PROPBASER be written while LPIs are enabled.
+    bed.enable_lpis(0, true);
     Ok(Pass)
 }

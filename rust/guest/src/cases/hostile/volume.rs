@@ -61,8 +61,9 @@ fn quota(bed: &mut Bed) -> Verdict {
     let first = map_all(bed, 1000)?;
     check("some devices can be mapped", first != 0)?;
     // Neither larger nor smaller ones, and not the same once more.
+    let behind = bed.its.itts + (1 << 19);
     for n in 0..200 {
-        bed.its.put(its::mapd(2000 + n, bed.its.itt(n), 1 + n % 14));
+        bed.its.put(its::mapd(2000 + n, behind + u64::from(n) * 256, 1 + n % 14));
         bed.its.put(its::mapti(2000 + n, 0, L + 500, 0));
         bed.its.put(its::unmapd(2000 + n));
     }
@@ -72,6 +73,7 @@ fn quota(bed: &mut Bed) -> Verdict {
         bed.expect(0, L + n)?;
     }
     bed.run_many((0..80).map(|n| its::unmapd(1000 + n)))?;
+    its::zero(bed.its.itts, 1 << 20);
     equal("as many devices can be mapped again", map_all(bed, 1000)?, first)?;
     bed.run_many((0..80).map(|n| its::unmapd(1000 + n)))?;
     say!("# quota-exhausted: {first} devices with 1024 events each");
@@ -144,15 +146,17 @@ fn unmap_large(bed: &mut Bed) -> Verdict {
     let bits = (((bed.its.read(reg::TYPER) >> 8) & 31) + 1).min(13) as u32;
     let events = 1 << bits;
     let mut longest = 0;
+    // Up to 12 bytes for each.
+    let itts = [bed.its.itts, bed.its.itts + 0x2_0000];
     for round in 0..3 {
-        let mapd = [its::mapd(D, bed.its.itts, bits)];
-        bed.run(&mapd)?;
+        its::zero(bed.its.itts, 0x4_0000);
+        bed.run(&[its::mapd(D, itts[0], bits)])?;
         bed.run_many((0..events).map(|n| its::mapti(D, n, L + n, 0)))?;
         bed.run_many((0..events).map(|n| its::int(D, n)))?;
         let start = hw::now();
         // Mapping it anew takes its events away as well.
         if round == 1 {
-            bed.run(&mapd)?
+            bed.run(&[its::mapd(D, itts[1], bits)])?
         } else {
             bed.run(&[its::unmapd(D)])?
         }
