@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The runner of the bare-metal guest, on recorded text."""
 
+import re
 import unittest
 import unittest.mock
 from pathlib import Path
 
-from xenits import conformance, guest, guest_tests
+from xenits import conformance, guest, guest_tests, layout
 from xenits.conformance import render
 from xenits.guest import Column, Machine, Outcome, Serial, command, failures
 
@@ -191,6 +192,19 @@ class Commanding(unittest.TestCase):
         for where, _, why in conformance.KNOWN:
             self.assertIn(where, ("c", "native"))
             self.assertTrue(why)
+
+    def test_the_page_gives_the_reason_of_each_difference(self) -> None:
+        titles = {title: column for column, title in conformance.TITLES.items()}
+        column, differences = "", 0
+        for line in (layout.REPO / "docs/conformance.md").read_text(encoding="utf-8").splitlines():
+            if match := re.match(r"## ([^:]+):", line):
+                column = titles[match[1]]
+            elif match := re.match(r"\* (\S+): (FAIL|CRASH|HANG): ", line):
+                differences += 1
+                why = conformance.known(column, match[1])
+                self.assertTrue(why, f"nobody knows why {match[1]} differs on {column}")
+                self.assertTrue(line.endswith(f"{why[:1].upper()}{why[1:]}."), line)
+        self.assertGreater(differences, 20)
 
 
 if __name__ == "__main__":
