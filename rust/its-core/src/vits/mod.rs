@@ -10,14 +10,15 @@ mod queue;
 mod registers;
 
 use its_arch::command::Opcode;
-use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, PageSize};
+use its_arch::gits::{Baser, BaserType, Cbaser, Creadr, Ctlr, Cwriter, PageSize, Typer};
 use its_arch::memory::{Cacheability, Shareability};
-use its_arch::{DeviceId, RawCommand};
+use its_arch::{DeviceId, EventBits, RawCommand};
 
 use crate::domain::{DeviceJob, Job};
 use crate::env::{Env, Lock};
 use crate::host::Host;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
 /// Bytes of an entry in each of the tables that the guest provides. Nothing
 /// is ever stored there.
 const ENTRY_BYTES: u8 = 8;
@@ -25,13 +26,13 @@ const ENTRY_BYTES: u8 = 8;
 /// Commands that are fetched in one go, if they are in one page.
 const RUN: usize = 16;
 
-/// The registers, and what hangs on them.
+/// The registers, and what hangs on them. What changes is copied to [`Shown`].
 struct Registers<E: Env> {
     enabled: bool,
     cbaser: Cbaser,
     /// Byte offset of GITS_CWRITER.
     cwriter: u64,
-    /// Byte offset of GITS_CREADR. Copied to [`Vits::creadr`].
+    /// Byte offset of GITS_CREADR.
     creadr: u64,
     stalled: bool,
     devices: Baser,
@@ -56,15 +57,26 @@ struct Running<E: Env> {
     command: Option<(Opcode, RawCommand)>,
 }
 
+/// The registers as the guest reads them, without waiting for a batch of
+/// commands. Written under the lock of [`Registers`].
+struct Shown {
+    ctlr: AtomicU32,
+    cbaser: AtomicU64,
+    cwriter: AtomicU64,
+    creadr: AtomicU64,
+    devices: AtomicU64,
+    collections: AtomicU64,
+}
+
 /// One virtual ITS.
 pub struct Vits<E: Env> {
     /// Its index in the domain, and that of the host ITS behind it.
     index: u16,
     device_bits: u8,
-    event_bits: its_arch::EventBits,
+    event_bits: EventBits,
+    typer: Typer,
     registers: E::Lock<Registers<E>>,
-    /// GITS_CREADR, for readers that do not wait for a batch of commands.
-    creadr: AtomicU64,
+    shown: Shown,
     /// GITS_CTLR.Enabled, for interrupts.
     translating: AtomicBool,
 }
@@ -85,30 +97,39 @@ impl<E: Env> Vits<E> {
     /// number `index`.
     pub(crate) fn new(host: &Host<E>, index: usize) -> Self {
         let config = host.its(index).map(|its| *its.config());
-        let (device_bits, event_bits) = config.map_or((1, its_arch::EventBits::MIN), |config| {
-            (config.device_bits, config.event_bits)
-        });
+        let (device_bits, event_bits) =
+            config.map_or((1, EventBits::MIN), |config| (config.device_bits, config.event_bits));
+        let cbaser = Cbaser::new()
+            .with_shareability(Shareability::Inner)
+            .with_inner_cache(Cacheability::RaWaWb);
+        let (devices, collections) = (table(BaserType::Devices), table(BaserType::Collections));
         Self {
             index: u16::try_from(index).unwrap_or(u16::MAX),
             device_bits,
             event_bits,
+            typer: Self::typer(event_bits, device_bits),
             registers: E::Lock::new(Registers {
                 enabled: false,
-                cbaser: Cbaser::new()
-                    .with_shareability(Shareability::Inner)
-                    .with_inner_cache(Cacheability::RaWaWb),
+                cbaser,
                 cwriter: 0,
                 creadr: 0,
                 stalled: false,
-                devices: table(BaserType::Devices),
-                collections: table(BaserType::Collections),
+                devices,
+                collections,
                 fetched: [[0; 32]; RUN],
                 executed: [0; 16],
                 skipped: 0,
                 assignment: None,
                 job: None,
             }),
-            creadr: AtomicU64::new(0),
+            shown: Shown {
+                ctlr: AtomicU32::new(Ctlr::new().with_quiescent(true).into()),
+                cbaser: AtomicU64::new(cbaser.into()),
+                cwriter: AtomicU64::new(0),
+                creadr: AtomicU64::new(0),
+                devices: AtomicU64::new(devices.into()),
+                collections: AtomicU64::new(collections.into()),
+            },
             translating: AtomicBool::new(false),
         }
     }
@@ -130,9 +151,20 @@ impl<E: Env> Vits<E> {
         (registers.executed, registers.skipped)
     }
 
-    fn publish_creadr(&self, registers: &Registers<E>) {
+    fn show_ctlr(&self, registers: &Registers<E>) {
+        let quiescent = !registers.has_work();
+        let ctlr = Ctlr::new().with_enabled(registers.enabled).with_quiescent(quiescent);
+        self.shown.ctlr.store(ctlr.into(), Ordering::Release);
+    }
+
+    fn show_cwriter(&self, registers: &Registers<E>) {
+        let cwriter = Cwriter::from_byte_offset(registers.cwriter);
+        self.shown.cwriter.store(cwriter.into(), Ordering::Release);
+    }
+
+    fn show_creadr(&self, registers: &Registers<E>) {
         let creadr = Creadr::from_byte_offset(registers.creadr).with_stalled(registers.stalled);
-        self.creadr.store(creadr.into(), Ordering::Release);
+        self.shown.creadr.store(creadr.into(), Ordering::Release);
     }
 
     /// Does the guest's device table have room for `device`? What is in a

@@ -34,6 +34,11 @@ impl<E: Env> Registers<E> {
             || (self.enabled && !self.stalled && self.cbaser.valid() && self.creadr != self.cwriter)
     }
 
+    /// Is there nothing to do for anybody?
+    pub(super) fn is_idle(&self) -> bool {
+        self.assignment.is_none() && !self.has_work()
+    }
+
     /// Disabled, and not at work any more (GITS_CTLR.Quiescent).
     pub(super) fn quiescent(&self) -> bool {
         !self.enabled && self.job.is_none()
@@ -44,6 +49,18 @@ impl<E: Env> Vits<E> {
     /// Execute as many commands as there is a budget for. True if there are
     /// more.
     pub(super) fn process(
+        &self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        registers: &mut Registers<E>,
+        budget: &mut Budget,
+    ) -> bool {
+        let more = self.batch(domain, host, registers, budget);
+        self.show_ctlr(registers);
+        more
+    }
+
+    fn batch(
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
@@ -123,6 +140,7 @@ impl<E: Env> Vits<E> {
             let result = result.map_err(|error| CommandError::new(opcode, mapd_reason(error)));
             self.executed(domain, registers, opcode, &raw, result);
         }
+        self.show_ctlr(registers);
         true
     }
 
@@ -202,7 +220,7 @@ impl<E: Env> Vits<E> {
     /// guest asks for a retry (GITS_CREADR.Stalled, GITS_CWRITER.Retry).
     fn stall(&self, domain: &Domain<E>, registers: &mut Registers<E>) {
         registers.stalled = true;
-        self.publish_creadr(registers);
+        self.show_creadr(registers);
         complain::<E>(|| {
             self.prefix(domain)
                 .text("command queue is not in RAM, stalled at ")
@@ -285,7 +303,7 @@ impl<E: Env> Vits<E> {
         let next = registers.creadr.saturating_add(COMMAND_SIZE);
         let wrapped = next >= registers.cbaser.size_bytes();
         registers.creadr = if wrapped { 0 } else { next };
-        self.publish_creadr(registers);
+        self.show_creadr(registers);
     }
 }
 

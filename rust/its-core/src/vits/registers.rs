@@ -6,7 +6,7 @@ use its_arch::access::{Width, read_part, write_part};
 use its_arch::gicr::{self, GicrCtlr, InvLpir, PendBaser, PropBaser};
 use its_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize, Typer};
 use its_arch::memory::{Cacheability, Shareability};
-use its_arch::{IdBits, VcpuId};
+use its_arch::{EventBits, IdBits, VcpuId};
 
 use crate::Error;
 use crate::budget::Budget;
@@ -20,102 +20,68 @@ use crate::vits::{ENTRY_BYTES, Registers, Running, Vits};
 const IIDR: u32 = 0x5800_034c;
 /// GITS_PIDR2: GICv3, and a JEP106 code is used.
 const PIDR2: u32 = 0x3b;
+/// The device table's GITS_BASER.
+const DEVICES: u64 = gits::GITS_BASER;
+/// The collection table's.
+const COLLECTIONS: u64 = gits::GITS_BASER + 8;
 
-/// A register of the ITS.
-enum Register {
-    Ctlr,
-    Cbaser,
-    Cwriter,
-    Creadr,
-    /// The device table.
-    Devices,
-    /// The collection table.
-    Collections,
-    /// A value that never changes.
-    Fixed(u64),
-    /// Reserved, not implemented, or write-only: RAZ/WI.
-    Nothing,
+/// The byte of its eight at which a legal access to the registers of the ITS is.
+#[inline(always)]
+fn byte_of(offset: u64, width: Width) -> Result<u64, Error> {
+    let legal = match width {
+        Width::Word => true,
+        // A pair of 32-bit registers cannot be reached in one access, but
+        // space without registers can.
+        Width::Double => {
+            !matches!(offset & !7, gits::GITS_CTLR | gits::GITS_MPAMIDR | gits::GITS_STATUSR)
+        }
+        Width::Byte | Width::Half => false,
+    };
+    if legal && width.is_aligned(offset) { Ok(offset & 7) } else { Err(Error::BadAccess) }
 }
 
-/// Registers of 64 bits: the offsets of their first bytes.
-const fn is_64bit(offset: u64) -> bool {
-    matches!(
-        offset & !7,
-        gits::GITS_TYPER | gits::GITS_CBASER | gits::GITS_CWRITER | gits::GITS_CREADR
-    ) || gits::baser_index(offset & !7).is_some()
+/// Two registers of 32 bits, as the eight bytes that they are.
+const fn pair(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
 }
 
 impl<E: Env> Vits<E> {
-    fn typer(&self) -> Typer {
+    /// GITS_TYPER.
+    pub(super) fn typer(event_bits: EventBits, device_bits: u8) -> Typer {
         Typer::new()
             .with_physical_lpis(true)
             .with_itt_entry_size(ENTRY_BYTES - 1)
-            .with_id_bits(self.event_bits.field())
-            .with_devbits(self.device_bits.saturating_sub(1))
+            .with_id_bits(event_bits.field())
+            .with_devbits(device_bits.saturating_sub(1))
             .with_cil(true)
             .with_cid_bits(COLLECTION_BITS - 1)
     }
 
-    /// The register at `offset`, and the byte in it, for a legal access.
-    fn register(&self, offset: u64, width: Width) -> Result<(Register, u64), Error> {
-        let legal = match width {
-            Width::Word => true,
-            // A pair of 32-bit registers cannot be reached in one access, but
-            // space without registers can.
-            Width::Double => {
-                !matches!(offset & !7, gits::GITS_CTLR | gits::GITS_MPAMIDR | gits::GITS_STATUSR)
-            }
-            Width::Byte | Width::Half => false,
-        };
-        if !legal || !width.is_aligned(offset) {
-            return Err(Error::BadAccess);
-        }
-        let base = if is_64bit(offset) { offset & !7 } else { offset & !3 };
-        let register = match base {
-            gits::GITS_CTLR => Register::Ctlr,
-            gits::GITS_IIDR => Register::Fixed(IIDR.into()),
-            gits::GITS_TYPER => Register::Fixed(self.typer().into()),
-            gits::GITS_CBASER => Register::Cbaser,
-            gits::GITS_CWRITER => Register::Cwriter,
-            gits::GITS_CREADR => Register::Creadr,
-            gits::GITS_PIDR2 => Register::Fixed(PIDR2.into()),
-            // The component identification of every CoreSight part.
-            gits::GITS_CIDR0 => Register::Fixed(0x0d),
-            gits::GITS_CIDR1 => Register::Fixed(0xf0),
-            gits::GITS_CIDR2 => Register::Fixed(0x05),
-            gits::GITS_CIDR3 => Register::Fixed(0xb1),
-            _ => match gits::baser_index(base) {
-                Some(0) => Register::Devices,
-                Some(1) => Register::Collections,
-                _ => Register::Nothing,
-            },
-        };
-        Ok((register, offset.wrapping_sub(base)))
-    }
-
+    /// No lock: who reads does not wait for a batch of commands.
+    #[inline]
     fn read(&self, offset: u64, width: Width) -> Result<u64, Error> {
-        let (register, byte) = self.register(offset, width)?;
-        let value = match register {
-            Register::Ctlr => {
-                let registers = self.registers.lock();
-                Ctlr::new()
-                    .with_enabled(registers.enabled)
-                    .with_quiescent(!registers.has_work())
-                    .into_bits()
-                    .into()
-            }
-            Register::Cbaser => self.registers.lock().cbaser.into(),
-            Register::Cwriter => Cwriter::from_byte_offset(self.registers.lock().cwriter).into(),
-            Register::Creadr => self.creadr.load(Ordering::Acquire),
-            Register::Devices => self.registers.lock().devices.into(),
-            Register::Collections => self.registers.lock().collections.into(),
-            Register::Fixed(value) => value,
-            Register::Nothing => 0,
+        let byte = byte_of(offset, width)?;
+        let shown = &self.shown;
+        let eight = match offset & !7 {
+            gits::GITS_CTLR => pair(shown.ctlr.load(Ordering::Acquire), IIDR),
+            gits::GITS_TYPER => self.typer.into(),
+            gits::GITS_CBASER => shown.cbaser.load(Ordering::Acquire),
+            gits::GITS_CWRITER => shown.cwriter.load(Ordering::Acquire),
+            gits::GITS_CREADR => shown.creadr.load(Ordering::Acquire),
+            DEVICES => shown.devices.load(Ordering::Acquire),
+            COLLECTIONS => shown.collections.load(Ordering::Acquire),
+            gits::GITS_PIDR2 => PIDR2.into(),
+            // The component identification of every CoreSight part.
+            gits::GITS_CIDR0 => pair(0x0d, 0xf0),
+            gits::GITS_CIDR2 => pair(0x05, 0xb1),
+            // Reserved, not implemented, or write-only.
+            _ => 0,
         };
-        Ok(read_part(value, byte, width))
+        Ok(read_part(eight, byte, width))
     }
 
     /// True if commands are left to execute.
+    #[inline]
     fn write(
         &self,
         domain: &Domain<E>,
@@ -124,70 +90,73 @@ impl<E: Env> Vits<E> {
         width: Width,
         value: u64,
     ) -> Result<bool, Error> {
-        let (register, byte) = self.register(offset, width)?;
+        let byte = byte_of(offset, width)?;
         let update =
             |old: u64, mask: u64| (old & !mask) | (write_part(old, byte, width, value) & mask);
-        let mut registers = self.registers.lock();
-        match register {
-            Register::Ctlr => {
-                let written = write_part(0, byte, width, value) & u64::from(Ctlr::WRITE_MASK);
-                registers.enabled = written != 0;
+        let mut guard = self.registers.lock();
+        let registers = &mut *guard;
+        match offset & !7 {
+            gits::GITS_CTLR if byte == 0 => {
+                registers.enabled = value & u64::from(Ctlr::WRITE_MASK) != 0;
                 self.translating.store(registers.enabled, Ordering::Relaxed);
+                self.show_ctlr(registers);
             }
             // Base registers are fixed while the ITS is enabled or at work; the
             // architecture calls such a write UNPREDICTABLE.
-            Register::Cbaser if registers.quiescent() => {
+            gits::GITS_CBASER if registers.quiescent() => {
                 let cbaser = update(registers.cbaser.into(), Cbaser::WRITE_MASK);
                 registers.cbaser = sanitise_cbaser(Cbaser::from(cbaser));
                 // Starts with an empty queue.
                 registers.creadr = 0;
                 registers.cwriter = 0;
                 registers.stalled = false;
-                self.publish_creadr(&registers);
+                self.shown.cbaser.store(registers.cbaser.into(), Ordering::Release);
+                self.show_cwriter(registers);
+                self.show_creadr(registers);
             }
-            Register::Cwriter => {
+            gits::GITS_CWRITER => {
                 let old = Cwriter::from_byte_offset(registers.cwriter);
                 let new = Cwriter::from(write_part(old.into(), byte, width, value));
                 // Beyond the queue: UNPREDICTABLE, and ignored.
                 if new.byte_offset() < registers.cbaser.size_bytes() {
                     registers.cwriter = new.byte_offset();
+                    self.show_cwriter(registers);
                 }
                 if new.retry() && registers.stalled {
                     registers.stalled = false;
-                    self.publish_creadr(&registers);
+                    self.show_creadr(registers);
                 }
             }
-            Register::Devices if registers.quiescent() => {
+            DEVICES if registers.quiescent() => {
                 let old = registers.devices;
                 let baser = update(old.into(), Baser::WRITE_MASK);
                 registers.devices = sanitise_baser(Baser::from(baser));
+                self.shown.devices.store(registers.devices.into(), Ordering::Release);
                 if old.valid() && !registers.devices.valid() {
                     let job = Job::ForgetDevices(ForgetDevices::new(self.index));
                     registers.job = Some(Running { job, command: None });
                 }
             }
-            Register::Collections if registers.quiescent() => {
+            COLLECTIONS if registers.quiescent() => {
                 let old = registers.collections;
                 let baser = update(old.into(), Baser::WRITE_MASK);
                 registers.collections = sanitise_baser(Baser::from(baser)).with_indirect(false);
+                self.shown.collections.store(registers.collections.into(), Ordering::Release);
                 if old.valid() && !registers.collections.valid() {
                     domain.unmap_all_collections(self.index);
                 }
             }
-            Register::Cbaser
-            | Register::Devices
-            | Register::Collections
-            | Register::Creadr
-            | Register::Fixed(_)
-            | Register::Nothing => return Ok(false),
+            // Read-only or fixed, reserved, or not implemented.
+            _ => return Ok(false),
         }
-        Ok(self.resume(domain, host, &mut registers))
+        Ok(self.resume(domain, host, registers))
     }
 
     /// Whatever was written, commands that are executable now are executed:
     /// GITS_CWRITER may have been written before GITS_CTLR.Enabled.
+    #[inline]
     fn resume(&self, domain: &Domain<E>, host: &Host<E>, registers: &mut Registers<E>) -> bool {
-        self.process(domain, host, registers, &mut Budget::trap())
+        !registers.is_idle() && self.process(domain, host, registers, &mut Budget::trap())
     }
 }
 
