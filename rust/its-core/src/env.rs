@@ -169,8 +169,11 @@ pub trait Guest: Send + Sync {
 pub trait Page: Send + Sync {
     /// One byte, read once. 0 beyond the page. IRQ.
     fn byte(&self, offset: usize) -> u8;
+    /// Copy little-endian doublewords from the aligned byte `offset` on, each
+    /// read once. All are 0 if they are not in the page.
+    fn read(&self, offset: usize, to: &mut [u64]);
     /// Give the page back ahead of the drop; bytes read as 0 from now on. No
-    /// other CPU is in [`Page::byte`].
+    /// other CPU reads meanwhile.
     fn release(&self);
 }
 

@@ -100,6 +100,16 @@ impl Ram {
         *lock(&self.hook) = None;
     }
 
+    fn was_read(&self, at: u64, len: usize) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        // The hook may use the RAM, and so runs without its lock.
+        let hook = lock(&self.hook).take();
+        if let Some(mut hook) = hook {
+            hook(self, at, len);
+            lock(&self.hook).get_or_insert(hook);
+        }
+    }
+
     /// Is there RAM at `at`?
     #[must_use]
     pub fn has(&self, at: u64) -> bool {
@@ -149,13 +159,7 @@ impl Guest for FakeGuest {
         for (offset, byte) in (start..).zip(to) {
             *byte = page.byte(offset);
         }
-        self.0.reads.fetch_add(1, Ordering::Relaxed);
-        // The hook may use the RAM, and so runs without its lock.
-        let hook = lock(&self.0.hook).take();
-        if let Some(mut hook) = hook {
-            hook(&self.0, from, usize::try_from(len).expect("small"));
-            lock(&self.0.hook).get_or_insert(hook);
-        }
+        self.0.was_read(from, usize::try_from(len).expect("small"));
         Ok(())
     }
 
@@ -164,7 +168,8 @@ impl Guest for FakeGuest {
         assert!(at.is_aligned_to(PAGE), "{at} is pinned, which is no page");
         let bytes = self.0.page(at.get()).ok_or(Error::BadAccess)?;
         self.0.pins.fetch_add(1, Ordering::Relaxed);
-        Ok(FakePage { bytes, ram: Arc::clone(&self.0), released: AtomicBool::new(false) })
+        let released = AtomicBool::new(false);
+        Ok(FakePage { at: at.get(), bytes, ram: Arc::clone(&self.0), released })
     }
 
     fn request_tick(&self, after: u64) {
@@ -176,6 +181,7 @@ impl Guest for FakeGuest {
 
 /// A pinned page.
 pub struct FakePage {
+    at: u64,
     bytes: Arc<Bytes>,
     ram: Arc<Ram>,
     released: AtomicBool,
@@ -192,6 +198,17 @@ impl Page for FakePage {
         }
         let odd = self.ram.looks.fetch_add(1, Ordering::Relaxed) % 2 == 1;
         self.bytes.byte(offset) ^ if odd { mask } else { 0 }
+    }
+
+    fn read(&self, offset: usize, to: &mut [u64]) {
+        world::assert_not_atomic("reads guest memory");
+        assert!(offset.is_multiple_of(8) && offset / 8 + to.len() <= 512, "beyond the page");
+        let words = &self.bytes.0[offset / 8..];
+        for (word, to) in words.iter().zip(&mut *to) {
+            *to = word.load(Ordering::Relaxed);
+        }
+        let at = self.at + u64::try_from(offset).expect("64 bits");
+        self.ram.was_read(at, to.len() * 8);
     }
 
     fn release(&self) {

@@ -275,6 +275,13 @@ impl Page for Pinned {
         place.map_or(0, |place| place.load(Ordering::Relaxed))
     }
 
+    fn read(&self, offset: usize, to: &mut [u64]) {
+        for (n, word) in to.iter_mut().enumerate() {
+            let at = offset + 8 * n;
+            *word = u64::from_le_bytes(std::array::from_fn(|byte| self.byte(at + byte)));
+        }
+    }
+
     fn release(&self) {
         *self.released.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }

@@ -3,7 +3,7 @@
 //! any time.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use its_arch::GuestPa;
 use its_core::Error;
@@ -72,6 +72,22 @@ impl Page for XenPage {
         // within it. The guest may write meanwhile: to Rust that is another
         // thread, hence an atomic.
         unsafe { AtomicU8::from_ptr(page.add(offset)) }.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn read(&self, offset: usize, to: &mut [u64]) {
+        let page = self.0.load(Ordering::Relaxed);
+        let end = offset.saturating_add(size_of_val(to));
+        if page.is_null() || end > PAGE_SIZE || !offset.is_multiple_of(8) {
+            to.fill(0);
+            return;
+        }
+        for (n, word) in to.iter_mut().enumerate() {
+            // SAFETY: as in `byte`; all that `to` has room for is within the
+            // page, and aligned, as pages are.
+            let from = unsafe { AtomicU64::from_ptr(page.add(offset).cast::<u64>().add(n)) };
+            *word = u64::from_le(from.load(Ordering::Relaxed));
+        }
     }
 
     fn release(&self) {

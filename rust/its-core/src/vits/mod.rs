@@ -15,7 +15,7 @@ use its_arch::memory::{Cacheability, Shareability};
 use its_arch::{DeviceId, EventBits, RawCommand};
 
 use crate::domain::{DeviceJob, Job};
-use crate::env::{Env, Lock};
+use crate::env::{Env, Guest, Lock};
 use crate::host::Host;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -37,9 +37,12 @@ struct Registers<E: Env> {
     stalled: bool,
     devices: Baser,
     collections: Baser,
+    /// The page of the queue that commands were last fetched from, while the
+    /// ITS is enabled.
+    page: Option<QueuePage<E>>,
     /// Commands as they were last fetched. Here for no other reason than that it
     /// need not be zeroed each time.
-    fetched: [[u8; 32]; RUN],
+    fetched: [[u64; 4]; RUN],
     /// Commands executed, by command number.
     executed: [u64; 16],
     /// Commands skipped because of an error, or unknown.
@@ -47,6 +50,14 @@ struct Registers<E: Env> {
     /// What a hypercall has begun. The guest's jobs and commands wait for it.
     assignment: Option<DeviceJob<E>>,
     job: Option<Running<E>>,
+}
+
+/// A page of the guest's command queue. If the guest puts another one in its
+/// place without disabling the ITS, that is noticed when the queue next enters
+/// this page.
+struct QueuePage<E: Env> {
+    at: u64,
+    page: <E::Guest as Guest>::Page,
 }
 
 /// What the guest has begun.
@@ -116,7 +127,8 @@ impl<E: Env> Vits<E> {
                 stalled: false,
                 devices,
                 collections,
-                fetched: [[0; 32]; RUN],
+                page: None,
+                fetched: [[0; 4]; RUN],
                 executed: [0; 16],
                 skipped: 0,
                 assignment: None,

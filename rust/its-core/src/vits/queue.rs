@@ -11,18 +11,18 @@
 
 use its_arch::command::{Opcode, opcode_name};
 use its_arch::error::CommandError;
-use its_arch::{COMMAND_SIZE, Command, RawCommand};
+use its_arch::{COMMAND_SIZE, Command, GuestPa, RawCommand};
 
 use crate::Error;
 use crate::budget::{Budget, COMMAND, Step};
 use crate::device::DeviceKey;
 use crate::domain::{DeviceJob, Domain};
-use crate::env::{Env, Guest, Lock};
+use crate::env::{Env, Guest, Lock, Page};
 use crate::host::Host;
 use crate::line::{Line, complain};
 use crate::sync::Ordering;
 use crate::vits::exec::mapd_reason;
-use crate::vits::{RUN, Registers, Running, Vits};
+use crate::vits::{QueuePage, RUN, Registers, Running, Vits};
 
 /// Pages of guest memory, for runs that may not cross one.
 const PAGE_SIZE: u64 = 4096;
@@ -80,8 +80,8 @@ impl<E: Env> Vits<E> {
                 return false;
             }
             for slot in 0..run {
-                let raw = registers.fetched.get(slot).map(RawCommand::from_le_bytes);
-                let Some(raw) = raw else { break };
+                let Some(raw) = registers.fetched.get(slot) else { break };
+                let raw = RawCommand(*raw);
                 self.execute(domain, host, registers, &raw);
                 budget.spend(COMMAND.saturating_add(domain.lookup_cost()));
                 if !self.finish_job(domain, host, registers, budget) {
@@ -115,7 +115,20 @@ impl<E: Env> Vits<E> {
     }
 
     /// Go on with what is in progress. False if it is not done.
+    #[inline]
     fn finish_job(
+        &self,
+        domain: &Domain<E>,
+        host: &Host<E>,
+        registers: &mut Registers<E>,
+        budget: &mut Budget,
+    ) -> bool {
+        let none = registers.assignment.is_none() && registers.job.is_none();
+        none || self.advance_job(domain, host, registers, budget)
+    }
+
+    #[inline(never)]
+    fn advance_job(
         &self,
         domain: &Domain<E>,
         host: &Host<E>,
@@ -189,7 +202,10 @@ impl<E: Env> Vits<E> {
             }
             match domain.take_next_device(self.index) {
                 Some(job) => registers.assignment = Some(job),
-                None => return false,
+                None => {
+                    registers.page = None;
+                    return false;
+                }
             }
         }
     }
@@ -208,12 +224,30 @@ impl<E: Env> Vits<E> {
         slots.unwrap_or(RUN).clamp(1, RUN)
     }
 
+    /// The next `run` commands. False if they are not in RAM.
     fn fetch(domain: &Domain<E>, registers: &mut Registers<E>, run: usize) -> bool {
         let Some(from) = registers.cbaser.address().checked_add(registers.creadr) else {
             return false;
         };
-        let to = registers.fetched.get_mut(..run);
-        to.is_some_and(|to| domain.guest.read(from, to.as_flattened_mut()).is_ok())
+        let offset = from.get() & (PAGE_SIZE - 1);
+        let at = from.get() ^ offset;
+        let page = match registers.page.take() {
+            Some(known) if known.at == at => known,
+            // Given back before another one is taken.
+            other => {
+                drop(other);
+                match domain.guest.pin(GuestPa::new(at)) {
+                    Ok(page) => QueuePage { at, page },
+                    Err(_) => return false,
+                }
+            }
+        };
+        if let (Ok(offset), Some(to)) = (usize::try_from(offset), registers.fetched.get_mut(..run))
+        {
+            page.page.read(offset, to.as_flattened_mut());
+        }
+        registers.page = Some(page);
+        true
     }
 
     /// The queue cannot be read: nothing can be skipped, so stop until the

@@ -99,6 +99,9 @@ impl<E: Env> Vits<E> {
             gits::GITS_CTLR if byte == 0 => {
                 registers.enabled = value & u64::from(Ctlr::WRITE_MASK) != 0;
                 self.translating.store(registers.enabled, Ordering::Relaxed);
+                if !registers.enabled {
+                    registers.page = None;
+                }
                 self.show_ctlr(registers);
             }
             // Base registers are fixed while the ITS is enabled or at work; the

@@ -729,7 +729,9 @@ fn a_queue_that_is_not_ram_stalls_until_a_retry() {
 #[test]
 fn a_new_queue_ends_a_stall() {
     let m = booted();
+    m.w32(GITS_CTLR, 0);
     m.ram.remove(QUEUE, 4096);
+    m.w32(GITS_CTLR, 1);
     let at = m.r64(GITS_CREADR);
     m.w64(GITS_CWRITER, at + 32);
     assert!(Creadr::from(m.r64(GITS_CREADR)).stalled());
@@ -740,6 +742,32 @@ fn a_new_queue_ends_a_stall() {
     m.w32(GITS_CTLR, 1);
     assert_eq!(m.r64(GITS_CREADR), 0);
     m.ok(cmd::sync(0));
+    m.destroy();
+}
+
+#[test]
+fn one_page_of_the_queue_is_pinned_while_the_its_is_enabled() {
+    let m = Machine::booted(Config { queue_pages: 2, ..Config::default() });
+    m.map(5, 1, 8192);
+    let pins = m.ram.pins();
+    m.w32(GITS_CTLR, 0);
+    assert_eq!(m.ram.pins(), pins - 1);
+    // The guest may put another page in its place, and what was in the old one
+    // is not seen any more.
+    let at = queue_creadr(&m);
+    m.put(0, at, &cmd::int(5, 0).encode());
+    m.ram.remove(QUEUE, 4096);
+    m.ram.add(QUEUE, 4096);
+    m.w32(GITS_CTLR, 1);
+    assert_eq!(m.ram.pins(), pins - 1, "nothing has been fetched");
+    assert_eq!(m.run_on(0, &[cmd::sync(0)]), [""; 0]);
+    m.expect(&[], &[]);
+    assert_eq!(m.ram.pins(), pins);
+    // From page to page.
+    for _ in 0..300 {
+        m.ok(cmd::sync(0));
+        assert_eq!(m.ram.pins(), pins);
+    }
     m.destroy();
 }
 
