@@ -159,13 +159,13 @@ void xen_its_vcpu_reset(const struct xen_its_domain *its,
 void xen_its_sync(const struct xen_its_domain *its, uint32_t id);
 
 /*
- * The guest reads `bytes` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
+ * The guest reads 2^`size` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
  * A negative errno: it gets a data abort.
  */
 int32_t xen_its_mmio_read(const struct xen_its_domain *its,
                           uint32_t vits,
                           uint32_t offset,
-                          uint32_t bytes,
+                          uint32_t size,
                           uint64_t *value);
 
 /*
@@ -175,7 +175,7 @@ int32_t xen_its_mmio_read(const struct xen_its_domain *its,
 int32_t xen_its_mmio_write(const struct xen_its_domain *its,
                            uint32_t vits,
                            uint32_t offset,
-                           uint32_t bytes,
+                           uint32_t size,
                            uint64_t value);
 
 /*
@@ -192,7 +192,7 @@ bool xen_its_work(const struct xen_its_domain *its);
 int32_t xen_its_gicr_read(const struct xen_its_domain *its,
                           uint32_t id,
                           uint32_t offset,
-                          uint32_t bytes,
+                          uint32_t size,
                           uint64_t *value);
 
 /*
@@ -202,7 +202,7 @@ int32_t xen_its_gicr_read(const struct xen_its_domain *its,
 int32_t xen_its_gicr_write(const struct xen_its_domain *its,
                            uint32_t id,
                            uint32_t offset,
-                           uint32_t bytes,
+                           uint32_t size,
                            uint64_t value);
 
 /*

@@ -55,14 +55,13 @@ fn vcpu_id(id: u32) -> Result<VcpuId, Error> {
     u16::try_from(id).map(VcpuId::new).map_err(|_| Error::OutOfRange)
 }
 
-fn width(bytes: u32) -> Result<Width, Error> {
-    match bytes {
-        1 => Ok(Width::Byte),
-        2 => Ok(Width::Half),
-        4 => Ok(Width::Word),
-        8 => Ok(Width::Double),
-        _ => Err(Error::BadAccess),
-    }
+/// From the log2 of its bytes.
+fn width(size: u32) -> Result<Width, Error> {
+    u8::try_from(size).ok().and_then(Width::from_log2).ok_or(Error::BadAccess)
+}
+
+fn vits_number(index: u32) -> Result<usize, Error> {
+    usize::try_from(index).map_err(|_| Error::OutOfRange)
 }
 
 fn vits_index(index: u32) -> Result<u16, Error> {
@@ -304,17 +303,17 @@ pub extern "C" fn xen_its_sync(its: &XenItsDomain, id: u32) {
 
 // ---- Registers ----
 
-/// The guest reads `bytes` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
+/// The guest reads 2^`size` bytes at `offset` of virtual ITS `vits`'s 128 KiB.
 /// A negative errno: it gets a data abort.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_mmio_read(
     its: &XenItsDomain,
     vits: u32,
     offset: u32,
-    bytes: u32,
+    size: u32,
     value: &mut u64,
 ) -> i32 {
-    let read = || its.0.its_read(vits_index(vits)?.into(), offset.into(), width(bytes)?);
+    let read = || its.0.its_read(vits_number(vits)?, offset.into(), width(size)?);
     outcome(read().map(|read| *value = read))
 }
 
@@ -325,11 +324,10 @@ pub extern "C" fn xen_its_mmio_write(
     its: &XenItsDomain,
     vits: u32,
     offset: u32,
-    bytes: u32,
+    size: u32,
     value: u64,
 ) -> i32 {
-    let write =
-        || its.0.its_write(host()?, vits_index(vits)?.into(), offset.into(), width(bytes)?, value);
+    let write = || its.0.its_write(host()?, vits_number(vits)?, offset.into(), width(size)?, value);
     write().map_or_else(errno, i32::from)
 }
 
@@ -348,10 +346,10 @@ pub extern "C" fn xen_its_gicr_read(
     its: &XenItsDomain,
     id: u32,
     offset: u32,
-    bytes: u32,
+    size: u32,
     value: &mut u64,
 ) -> i32 {
-    let read = || its.0.gicr_read(vcpu_id(id)?, offset.into(), width(bytes)?);
+    let read = || its.0.gicr_read(vcpu_id(id)?, offset.into(), width(size)?);
     outcome(read().map(|read| *value = read))
 }
 
@@ -362,10 +360,10 @@ pub extern "C" fn xen_its_gicr_write(
     its: &XenItsDomain,
     id: u32,
     offset: u32,
-    bytes: u32,
+    size: u32,
     value: u64,
 ) -> i32 {
-    let write = || its.0.gicr_write(vcpu_id(id)?, offset.into(), width(bytes)?, value);
+    let write = || its.0.gicr_write(vcpu_id(id)?, offset.into(), width(size)?, value);
     write().map_or_else(errno, i32::from)
 }
 

@@ -61,14 +61,14 @@ unsafe extern "C" {
         its: *const XenItsDomain,
         vits: u32,
         offset: u32,
-        bytes: u32,
+        size: u32,
         value: *mut u64,
     ) -> i32;
     pub fn xen_its_mmio_write(
         its: *const XenItsDomain,
         vits: u32,
         offset: u32,
-        bytes: u32,
+        size: u32,
         value: u64,
     ) -> i32;
     pub fn xen_its_work(its: *const XenItsDomain) -> bool;
@@ -76,14 +76,14 @@ unsafe extern "C" {
         its: *const XenItsDomain,
         id: u32,
         offset: u32,
-        bytes: u32,
+        size: u32,
         value: *mut u64,
     ) -> i32;
     pub fn xen_its_gicr_write(
         its: *const XenItsDomain,
         id: u32,
         offset: u32,
-        bytes: u32,
+        size: u32,
         value: u64,
     ) -> i32;
     pub fn xen_its_device_add(its: *const XenItsDomain, vits: u32, device: u32, events: u32)

@@ -137,8 +137,9 @@ impl Guest {
     /// Write a register of the ITS, and let all that follows be done.
     pub fn write(&self, offset: u64, bytes: u32, value: u64) {
         // SAFETY: the domain exists.
-        let left =
-            unsafe { c::xen_its_mmio_write(self.its, 0, Self::offset(offset), bytes, value) };
+        let left = unsafe {
+            c::xen_its_mmio_write(self.its, 0, Self::offset(offset), bytes.ilog2(), value)
+        };
         assert!(left == 0 || left == 1, "{left}");
         self.work();
     }
@@ -146,8 +147,9 @@ impl Guest {
     /// Write a register of a redistributor.
     pub fn gicr_write(&self, id: u32, offset: u64, bytes: u32, value: u64) {
         // SAFETY: the domain exists.
-        let left =
-            unsafe { c::xen_its_gicr_write(self.its, id, Self::offset(offset), bytes, value) };
+        let left = unsafe {
+            c::xen_its_gicr_write(self.its, id, Self::offset(offset), bytes.ilog2(), value)
+        };
         assert!(left == 0 || left == 1, "{left}");
         self.work();
     }
@@ -163,7 +165,7 @@ impl Guest {
         let mut value = 0;
         // SAFETY: the domain exists.
         let result = unsafe {
-            c::xen_its_mmio_read(self.its, 0, Self::offset(offset), bytes, &raw mut value)
+            c::xen_its_mmio_read(self.its, 0, Self::offset(offset), bytes.ilog2(), &raw mut value)
         };
         assert_eq!(result, 0);
         value

@@ -184,12 +184,12 @@ fn arguments_that_name_nothing_are_errors() {
         assert_eq!(c::xen_its_vcpu_init(its, &raw const guest.vcpus[0], VCPUS), -22);
         assert_eq!(c::xen_its_vcpu_init(its, &raw const guest.vcpus[0], 1 << 16), -22);
         assert_eq!(c::xen_its_vcpu_init(its, &raw const guest.vcpus[0], 0), -17);
-        assert_eq!(c::xen_its_mmio_read(its, 1, creadr, 8, out), -2);
-        assert_eq!(c::xen_its_mmio_read(its, 1 << 16, creadr, 8, out), -22);
-        assert_eq!(c::xen_its_mmio_read(its, 0, creadr, 16, out), -14);
-        assert_eq!(c::xen_its_mmio_write(its, 0, creadr, 3, 0), -14);
-        assert_eq!(c::xen_its_gicr_read(its, VCPUS, ctlr, 4, out), -2);
-        assert_eq!(c::xen_its_gicr_write(its, 1 << 16, ctlr, 4, 0), -22);
+        assert_eq!(c::xen_its_mmio_read(its, 1, creadr, 3, out), -2);
+        assert_eq!(c::xen_its_mmio_read(its, 1 << 16, creadr, 3, out), -2);
+        assert_eq!(c::xen_its_mmio_read(its, 0, creadr, 4, out), -14);
+        assert_eq!(c::xen_its_mmio_write(its, 0, creadr, 1 << 8, 0), -14);
+        assert_eq!(c::xen_its_gicr_read(its, VCPUS, ctlr, 2, out), -2);
+        assert_eq!(c::xen_its_gicr_write(its, 1 << 16, ctlr, 2, 0), -22);
         assert_eq!(c::xen_its_device_add(its, 1, 0, 1), -2);
         assert_eq!(c::xen_its_device_remove(its, 1 << 16, 0), -22);
         c::xen_its_deliver(its, 0);
@@ -204,7 +204,7 @@ fn arguments_that_name_nothing_are_errors() {
     }
     assert_eq!(value, 1, "an error, and a value");
     // SAFETY: as above.
-    unsafe { assert_eq!(c::xen_its_gicr_read(its, 0, ctlr, 4, out), 0) };
+    unsafe { assert_eq!(c::xen_its_gicr_read(its, 0, ctlr, 2, out), 0) };
     assert_eq!(value & 1, 1);
 }
 
