@@ -734,9 +734,10 @@ impl<E: Env> LpiState<E> {
 
     /// The vCPU is about to enter the guest: empty the slots that were to be
     /// emptied, list registers included. The vCPU is the current one.
-    pub(crate) fn sync(&mut self, vcpu: &E::Vcpu) -> Displaced {
-        let mut displaced = Displaced::new();
-        for (lpi, heir) in core::mem::take(&mut self.leaving).into_iter().flatten() {
+    pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, displaced: &mut Displaced) {
+        for place in &mut self.leaving {
+            // It is filled from the front.
+            let Some((lpi, heir)) = place.take() else { break };
             // It may have been cleared or moved meanwhile.
             if self.dormant.clear(lpi.index()) {
                 displaced.push(lpi, heir);
@@ -759,7 +760,6 @@ impl<E: Env> LpiState<E> {
             }
         }
         self.look_again(vcpu);
-        displaced
     }
 
     /// The vCPU goes off, or is about to be switched on: no LPI stays in a list

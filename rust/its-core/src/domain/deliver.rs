@@ -289,8 +289,12 @@ impl<E: Env> Domain<E> {
     /// lock held. True: call [`Self::unmask_taken`] as well.
     pub fn sync(&self, id: VcpuId) -> bool {
         let Some(redist) = self.redist(id) else { return false };
-        let synced = redist.with(|state, vcpu| (state.sync(vcpu), state.any_taken()));
-        let Some((displaced, taken)) = synced else { return false };
+        let mut displaced = Displaced::new();
+        let synced = redist.with(|state, vcpu| {
+            state.sync(vcpu, &mut displaced);
+            state.any_taken()
+        });
+        let Some(taken) = synced else { return false };
         self.replace(redist, &displaced);
         if displaced.dropped {
             self.look_again();
