@@ -186,8 +186,8 @@ bool xen_its_work(const struct xen_its_domain *its);
 
 /*
  * The guest reads an LPI register of the redistributor of vCPU `id`: GICR_
- * CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR. A
- * negative errno: it gets a data abort.
+ * CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR.
+ * -ENOENT: it is none of these. Another negative errno: it gets a data abort.
  */
 int32_t xen_its_gicr_read(const struct xen_its_domain *its,
                           uint32_t id,

@@ -799,7 +799,10 @@ pub(crate) struct Redist<E: Env> {
     /// Set when the vCPU is created. The state is there once the guest has
     /// enabled LPIs (GICR_CTLR.EnableLPIs), and stays.
     pub(crate) lock: E::Once<E::VgicLock<Option<LpiState<E>>>>,
-    /// GICR_PENDBASER. Written under the domain's redistributor lock.
+    /// GICR_CTLR.EnableLPIs: the state is there. Written under the domain's
+    /// redistributor lock.
+    pub(crate) enabled: AtomicBool,
+    /// GICR_PENDBASER. Written under the same lock.
     pub(crate) pendbaser: AtomicU64,
     /// Slots are to be emptied when the vCPU leaves the guest. Written under
     /// the vGIC lock.
@@ -809,7 +812,12 @@ pub(crate) struct Redist<E: Env> {
 impl<E: Env> Redist<E> {
     /// A redistributor whose vCPU does not exist yet.
     pub(crate) fn new() -> Self {
-        Self { lock: E::Once::new(), pendbaser: AtomicU64::new(0), leaving: AtomicBool::new(false) }
+        Self {
+            lock: E::Once::new(),
+            enabled: AtomicBool::new(false),
+            pendbaser: AtomicU64::new(0),
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// Run `work` on the vCPU's LPIs, under its vGIC lock. `None` before the

@@ -339,8 +339,8 @@ pub extern "C" fn xen_its_work(its: &XenItsDomain) -> bool {
 }
 
 /// The guest reads an LPI register of the redistributor of vCPU `id`: GICR_
-/// CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR. A
-/// negative errno: it gets a data abort.
+/// CTLR, SETLPIR, CLRLPIR, PROPBASER, PENDBASER, INVLPIR, INVALLR, SYNCR.
+/// -ENOENT: it is none of these. Another negative errno: it gets a data abort.
 #[unsafe(no_mangle)]
 pub extern "C" fn xen_its_gicr_read(
     its: &XenItsDomain,

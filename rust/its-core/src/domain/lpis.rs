@@ -13,16 +13,12 @@ use crate::sync::Ordering;
 use crate::vlpi::PropertyTable;
 
 impl<E: Env> Domain<E> {
-    /// GICR_PROPBASER.
-    pub(crate) fn propbaser(&self) -> PropBaser {
-        self.common.lock().propbaser
-    }
-
     /// Write GICR_PROPBASER, unless LPIs are enabled on a vCPU.
     pub(crate) fn update_propbaser(&self, update: impl FnOnce(PropBaser) -> PropBaser) {
-        let mut common = self.common.lock();
+        let common = self.common.lock();
         if !common.enabled {
-            common.propbaser = update(common.propbaser);
+            let old = PropBaser::from(self.propbaser.load(Ordering::Relaxed));
+            self.propbaser.store(update(old).into(), Ordering::Release);
         }
     }
 
@@ -48,7 +44,7 @@ impl<E: Env> Domain<E> {
         if redist.with(|_, _| ()).is_some() {
             return false;
         }
-        let mut state = match self.lpi_state(common.propbaser) {
+        let mut state = match self.lpi_state(self.propbaser.load(Ordering::Relaxed).into()) {
             Ok(state) => state,
             Err(error) => {
                 self.complain("GICR_CTLR.EnableLPIs ignored: ", error);
@@ -68,6 +64,7 @@ impl<E: Env> Domain<E> {
         }
         *guard = Some(state);
         drop(guard);
+        redist.enabled.store(true, Ordering::Release);
         drop(common);
         self.refresh_redist(id)
     }

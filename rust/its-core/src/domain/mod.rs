@@ -75,8 +75,7 @@ pub struct DomainConfig {
 
 /// What the redistributors share.
 struct Common {
-    propbaser: PropBaser,
-    /// LPIs are enabled somewhere: PROPBASER is fixed.
+    /// LPIs are enabled somewhere: GICR_PROPBASER is fixed.
     enabled: bool,
 }
 
@@ -92,6 +91,8 @@ pub struct Domain<E: Env> {
     collections: E::Buf<AtomicU16>,
     pub(crate) redists: E::Buf<Redist<E>>,
     common: E::Lock<Common>,
+    /// GICR_PROPBASER. Written under `common`.
+    pub(crate) propbaser: AtomicU64,
     properties: E::Once<PropertyTable<E>>,
     /// LPIs may be pending on a vCPU that they are not mapped to: MOVALL took
     /// them there, or their collection was unmapped. How often that happened
@@ -141,7 +142,8 @@ impl<E: Env> Domain<E> {
             devices: E::Lock::new(Devices::new(allowance)),
             collections: E::alloc(collections, |_| AtomicU16::new(NEVER_MAPPED))?,
             redists: E::alloc(config.vcpus.into(), |_| Redist::new())?,
-            common: E::Lock::new(Common { propbaser: PropBaser::new(), enabled: false }),
+            common: E::Lock::new(Common { enabled: false }),
+            propbaser: AtomicU64::new(PropBaser::new().into()),
             properties: E::Once::new(),
             strays: AtomicU64::new(0),
             drains: AtomicU32::new(0),

@@ -34,11 +34,6 @@ impl<E: Env> Registers<E> {
             || (self.enabled && !self.stalled && self.cbaser.valid() && self.creadr != self.cwriter)
     }
 
-    /// Is there nothing to do for anybody?
-    pub(super) fn is_idle(&self) -> bool {
-        self.assignment.is_none() && !self.has_work()
-    }
-
     /// Disabled, and not at work any more (GITS_CTLR.Quiescent).
     pub(super) fn quiescent(&self) -> bool {
         !self.enabled && self.job.is_none()

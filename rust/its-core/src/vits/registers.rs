@@ -136,8 +136,7 @@ impl<E: Env> Vits<E> {
                 registers.devices = sanitise_baser(Baser::from(baser));
                 self.shown.devices.store(registers.devices.into(), Ordering::Release);
                 if old.valid() && !registers.devices.valid() {
-                    let job = Job::ForgetDevices(ForgetDevices::new(self.index));
-                    registers.job = Some(Running { job, command: None });
+                    self.forget_devices(registers);
                 }
             }
             COLLECTIONS if registers.quiescent() => {
@@ -146,7 +145,7 @@ impl<E: Env> Vits<E> {
                 registers.collections = sanitise_baser(Baser::from(baser)).with_indirect(false);
                 self.shown.collections.store(registers.collections.into(), Ordering::Release);
                 if old.valid() && !registers.collections.valid() {
-                    domain.unmap_all_collections(self.index);
+                    self.forget_collections(domain);
                 }
             }
             // Read-only or fixed, reserved, or not implemented.
@@ -155,11 +154,24 @@ impl<E: Env> Vits<E> {
         Ok(self.resume(domain, host, registers))
     }
 
+    /// The guest takes away its device table.
+    #[cold]
+    fn forget_devices(&self, registers: &mut Registers<E>) {
+        let job = Job::ForgetDevices(ForgetDevices::new(self.index));
+        registers.job = Some(Running { job, command: None });
+    }
+
+    /// The same of its collection table.
+    #[cold]
+    fn forget_collections(&self, domain: &Domain<E>) {
+        domain.unmap_all_collections(self.index);
+    }
+
     /// Whatever was written, commands that are executable now are executed:
     /// GITS_CWRITER may have been written before GITS_CTLR.Enabled.
     #[inline]
     fn resume(&self, domain: &Domain<E>, host: &Host<E>, registers: &mut Registers<E>) -> bool {
-        !registers.is_idle() && self.process(domain, host, registers, &mut Budget::trap())
+        registers.has_work() && self.process(domain, host, registers, &mut Budget::trap())
     }
 }
 
@@ -243,18 +255,20 @@ impl<E: Env> Domain<E> {
     /// `offset` from RD_base. Trap context.
     ///
     /// # Errors
-    /// As for [`Domain::its_read`].
+    /// [`Error::BadAccess`]: the guest gets a data abort. [`Error::NotFound`]:
+    /// there is no such vCPU, or that is none of these registers.
+    #[inline]
     pub fn gicr_read(&self, id: VcpuId, offset: u64, width: Width) -> Result<u64, Error> {
         let redist = self.redist(id).ok_or(Error::NotFound)?;
-        let (base, byte) = gicr_register(offset, width)?;
-        let value = match base {
+        let byte = gicr_byte_of(offset, width)?;
+        let eight = match offset & !7 {
+            // IR: GICR_INVLPIR and GICR_INVALLR work. CES = 0: EnableLPIs
+            // cannot be cleared.
             gicr::GICR_CTLR => {
-                let enabled = redist.with(|_, _| ()).is_some();
-                // IR: GICR_INVLPIR and GICR_INVALLR work. CES = 0: EnableLPIs
-                // cannot be cleared.
+                let enabled = redist.enabled.load(Ordering::Acquire);
                 GicrCtlr::new().with_enable_lpis(enabled).with_ir(true).into_bits().into()
             }
-            gicr::GICR_PROPBASER => self.propbaser().into(),
+            gicr::GICR_PROPBASER => self.propbaser.load(Ordering::Acquire),
             gicr::GICR_PENDBASER => {
                 PendBaser::from(redist.pendbaser.load(Ordering::Relaxed)).with_ptz(false).into()
             }
@@ -265,14 +279,14 @@ impl<E: Env> Domain<E> {
             // The others are write-only.
             _ => 0,
         };
-        Ok(read_part(value, byte, width))
+        Ok(read_part(eight, byte, width))
     }
 
     /// The guest writes there. True if work is left over, for
     /// [`Domain::work`]. Trap context.
     ///
     /// # Errors
-    /// As for [`Domain::its_read`].
+    /// As for [`Domain::gicr_read`].
     pub fn gicr_write(
         &self,
         id: VcpuId,
@@ -281,11 +295,11 @@ impl<E: Env> Domain<E> {
         value: u64,
     ) -> Result<bool, Error> {
         let redist = self.redist(id).ok_or(Error::NotFound)?;
-        let (base, byte) = gicr_register(offset, width)?;
+        let byte = gicr_byte_of(offset, width)?;
         let update =
             |old: u64, mask: u64| (old & !mask) | (write_part(old, byte, width, value) & mask);
         let written = write_part(0, byte, width, value);
-        let more = match base {
+        let more = match offset & !7 {
             gicr::GICR_CTLR if written & u64::from(GicrCtlr::WRITE_MASK) != 0 => {
                 self.enable_lpis(id)
             }
@@ -327,18 +341,25 @@ impl<E: Env> Domain<E> {
     }
 }
 
-/// The redistributor register at `offset`, and the byte in it, for a legal
-/// access: 64-bit registers in one piece or in halves, 32-bit ones in one.
-fn gicr_register(offset: u64, width: Width) -> Result<(u64, u64), Error> {
-    let word_only = matches!(offset & !7, gicr::GICR_CTLR | gicr::GICR_SYNCR);
-    let legal = match width {
-        Width::Word => true,
-        Width::Double => !word_only,
-        Width::Byte | Width::Half => false,
+/// The byte of its eight at which a legal access to an LPI register of a
+/// redistributor is: 64-bit registers in one piece or in halves, 32-bit ones in
+/// one.
+#[inline(always)]
+fn gicr_byte_of(offset: u64, width: Width) -> Result<u64, Error> {
+    let legal = match (offset & !7, width) {
+        // What is beside them is not the component's.
+        (gicr::GICR_CTLR | gicr::GICR_SYNCR, _) if offset & 4 != 0 => return Err(Error::NotFound),
+        (gicr::GICR_CTLR | gicr::GICR_SYNCR, _) => width == Width::Word,
+        (
+            gicr::GICR_SETLPIR
+            | gicr::GICR_CLRLPIR
+            | gicr::GICR_PROPBASER
+            | gicr::GICR_PENDBASER
+            | gicr::GICR_INVLPIR
+            | gicr::GICR_INVALLR,
+            _,
+        ) => matches!(width, Width::Word | Width::Double),
+        _ => return Err(Error::NotFound),
     };
-    if !legal || !width.is_aligned(offset) {
-        return Err(Error::BadAccess);
-    }
-    let base = if word_only { offset & !3 } else { offset & !7 };
-    Ok((base, offset.wrapping_sub(base)))
+    if legal && width.is_aligned(offset) { Ok(offset & 7) } else { Err(Error::BadAccess) }
 }
