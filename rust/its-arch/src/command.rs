@@ -472,6 +472,8 @@ impl Command {
     /// The low eight bits of an ITT address have no place in the command and
     /// are dropped, as are its bits from 52.
     #[must_use]
+    // The variant is known wherever it is called.
+    #[inline(always)]
     pub const fn encode(&self) -> RawCommand {
         let dw0 = Dw0::new().with_opcode(self.opcode().get());
         let target = DwTarget::new();

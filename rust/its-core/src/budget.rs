@@ -30,6 +30,11 @@ impl Budget {
         self.0 == 0
     }
 
+    /// What is left of it.
+    pub(crate) const fn left(&self) -> u32 {
+        self.0
+    }
+
     /// How many commands it is enough for; at least one.
     pub(crate) fn commands(&self) -> usize {
         usize::try_from(self.0.div_ceil(COMMAND)).unwrap_or(usize::MAX)

@@ -411,7 +411,7 @@ pub(crate) fn rank_of(type_name: &'static str) -> u8 {
         ("its_core::host::blocks::Blocks", 3),
         ("its_core::host::mask::Masked", 3),
         ("its_core::host::queue::State", 4),
-        ("its_core::host::its::Collections", 4),
+        ("its_core::host::its::Collections", 5),
     ];
     known
         .iter()

@@ -2,6 +2,7 @@
 //! One host ITS: collections and devices.
 
 use core::mem::ManuallyDrop;
+use core::ops::DerefMut;
 
 use its_arch::{CollectionId, Command, DeviceId, EventBits, EventId, Lpi, Rdbase};
 
@@ -29,12 +30,28 @@ pub struct HostItsConfig {
     pub itt_entry_bytes: u32,
 }
 
-struct Collections<E: Env> {
+pub(super) struct Collections<E: Env> {
     /// Where each collection was routed; in order of their coming up.
     routed: E::Buf<Option<(CollectionId, Rdbase)>>,
     count: usize,
     /// The one that the next event goes to.
     next: usize,
+}
+
+impl<E: Env> Collections<E> {
+    /// The collection for the next event, and its place: each CPU in turn.
+    /// `None`: there is none.
+    pub(super) fn pick(&mut self) -> Option<(CollectionId, u8)> {
+        let at = self.next;
+        self.next = at.wrapping_add(1).checked_rem(self.count)?;
+        let (collection, _) = self.routed.get(at).copied().flatten()?;
+        Some((collection, u8::try_from(at).ok()?))
+    }
+
+    /// Where the collection that came up as number `index` goes to.
+    pub(super) fn rdbase(&self, index: usize) -> Option<Rdbase> {
+        self.routed.get(index).copied().flatten().map(|(_, rdbase)| rdbase)
+    }
 }
 
 /// Whose a device is.
@@ -145,20 +162,15 @@ impl<E: Env> HostIts<E> {
         Ok(())
     }
 
-    /// The collection for the next event, and its place: each CPU in turn.
-    pub(super) fn pick(&self) -> Result<(CollectionId, u8), Error> {
-        let mut collections = self.collections.lock();
-        let at = collections.next;
-        collections.next = at.wrapping_add(1).checked_rem(collections.count).unwrap_or(0);
-        let (collection, _) =
-            collections.routed.get(at).copied().flatten().ok_or(Error::NotFound)?;
-        Ok((collection, u8::try_from(at).map_err(|_| Error::OutOfRange)?))
+    /// The collections, under their lock.
+    pub(super) fn collections(&self) -> impl DerefMut<Target = Collections<E>> {
+        self.collections.lock()
     }
 
     /// Where the collection that came up as number `index` goes to. IRQ
     /// context.
     pub(super) fn routed(&self, index: usize) -> Option<Rdbase> {
-        self.collections.lock().routed.get(index).copied().flatten().map(|(_, rdbase)| rdbase)
+        self.collections.lock().rdbase(index)
     }
 
     /// `domain` wants to map `device`. It may have mapped it already: then it

@@ -95,6 +95,26 @@ impl LpiRange {
     }
 }
 
+/// A host LPI on its way to a domain, for an event.
+pub struct Unassigned<'a> {
+    entry: &'a AtomicU64,
+    domain: u16,
+    /// The LPI.
+    pub lpi: Lpi,
+    /// The event.
+    pub event: EventId,
+}
+
+impl Unassigned<'_> {
+    /// The host ITS is told of the event before it is told to do anything with
+    /// it: from here on the LPI is the domain's. `collection`: see
+    /// [`HostEntry::collection`].
+    pub fn assign(self, collection: u8) {
+        let entry = HostEntry::new().with_domain(self.domain).with_collection(collection);
+        self.entry.store(entry.with_assigned(true).into(), Ordering::Release);
+    }
+}
+
 /// Host LPIs that are next to each other.
 struct Page<E: Env> {
     /// A [`HostEntry`] for each.
@@ -149,33 +169,37 @@ impl<E: Env> HostLpis<E> {
         page.events.get(offset / LPIS_PER_BLOCK)
     }
 
-    /// The host ITS has been told that event `event` of `device` raises the LPI
-    /// of that number in `range`: from here on it is the domain's. Events come
-    /// in order.
+    /// The LPIs of a range from number `first` on, to the end of its block, in
+    /// order: they are for the events of `device` with the same numbers. What
+    /// comes before them is assigned.
     ///
     /// # Errors
     /// [`Error::OutOfRange`].
-    pub fn assign(
-        &self,
-        range: &LpiRange,
+    pub fn unassigned<'a>(
+        &'a self,
+        range: &'a LpiRange,
         its: usize,
         device: DeviceId,
-        event: u32,
-        collection: u8,
-    ) -> Result<(), Error> {
-        let lpi = range.get(event).ok_or(Error::OutOfRange)?;
-        if event.is_multiple_of(BLOCK) {
-            let events = Events::new()
-                .with_device(device.get())
-                .with_its(u8::try_from(its).map_err(|_| Error::OutOfRange)?)
-                .with_first_block_checked(event / BLOCK)
-                .map_err(|()| Error::OutOfRange)?;
-            let block = self.block(lpi).ok_or(Error::OutOfRange)?;
-            block.store(events.into(), Ordering::Relaxed);
-        }
-        let entry = HostEntry::new().with_domain(range.domain).with_collection(collection);
-        self.set(lpi, entry.with_assigned(true));
-        Ok(())
+        first: u32,
+    ) -> Result<impl Iterator<Item = Unassigned<'a>>, Error> {
+        let events = Events::new()
+            .with_device(device.get())
+            .with_its(u8::try_from(its).map_err(|_| Error::OutOfRange)?)
+            .with_first_block_checked(first / BLOCK)
+            .map_err(|()| Error::OutOfRange)?;
+        let lpi = range.get(first).ok_or(Error::OutOfRange)?;
+        self.block(lpi).ok_or(Error::OutOfRange)?.store(events.into(), Ordering::Relaxed);
+        let entries = self.entries(range, first).ok_or(Error::OutOfRange)?;
+        Ok(entries.iter().zip(first..range.count).filter_map(|(entry, number)| {
+            let (lpi, event) = (range.get(number)?, EventId::new(number));
+            Some(Unassigned { entry, domain: range.domain, lpi, event })
+        }))
+    }
+
+    /// The entries from number `first` of a range on, to the end of its block.
+    fn entries(&self, range: &LpiRange, first: u32) -> Option<&[AtomicU64]> {
+        let (page, offset) = self.page(range.get(first)?)?;
+        page.entries.get(offset..(offset | (LPIS_PER_BLOCK - 1)).checked_add(1)?)
     }
 
     /// Where the interrupts of `lpi` come from, if it is assigned to `domain`.
@@ -221,12 +245,8 @@ impl<E: Env> HostLpis<E> {
     /// Which events of the block that event `first` of a range begins are mapped
     /// to a virtual LPI: a bit for each.
     pub(crate) fn mapped_in_block(&self, range: &LpiRange, first: u32) -> u32 {
-        let block = range.get(first).and_then(|lpi| {
-            let (page, offset) = self.page(lpi)?;
-            page.entries.get(offset..offset.checked_add(LPIS_PER_BLOCK)?)
-        });
         let mapped = |entry: &AtomicU64| HostEntry::from(entry.load(Ordering::Relaxed)).vlpi() != 0;
-        let entries = block.into_iter().flatten().rev();
+        let entries = self.entries(range, first).into_iter().flatten().rev();
         entries.fold(0, |bits, entry| bits << 1 | u32::from(mapped(entry)))
     }
 
@@ -270,10 +290,8 @@ impl<E: Env> HostLpis<E> {
     /// their domain: they are nobody's, until [`Self::free`] lets them be used
     /// again, if it ever does.
     pub fn disown(&self, range: &LpiRange, first: u32) {
-        for index in first..first.saturating_add(BLOCK) {
-            if let Some(lpi) = range.get(index) {
-                self.set(lpi, HostEntry::new());
-            }
+        for entry in self.entries(range, first).into_iter().flatten() {
+            entry.store(HostEntry::new().into(), Ordering::Release);
         }
     }
 

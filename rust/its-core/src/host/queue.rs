@@ -13,6 +13,8 @@ use crate::line::Line;
 const PATIENCE_NS: u64 = 100_000_000;
 /// The share of the slots that is kept free for [`Queue::submit_urgent`].
 const RESERVED_SHARE: u64 = 4;
+/// Commands that are put in under one lock at most: interrupts are off.
+const RUN: u64 = 32;
 /// Polls without progress after which the clock is not believed.
 const PATIENCE_POLLS: u32 = 10_000_000;
 
@@ -106,7 +108,7 @@ impl<E: Env> Queue<E> {
     /// # Errors
     /// Those of [`Self::try_submit`].
     pub(crate) fn submit(&self, command: &Command) -> Result<Ticket, Error> {
-        Self::persist(|patience| self.try_submit(command, patience))
+        Self::persist(|patience| self.try_submit(patience, || core::iter::once(command.encode())))
     }
 
     /// Wait until the hardware has executed everything up to `ticket`.
@@ -129,28 +131,38 @@ impl<E: Env> Queue<E> {
         }
     }
 
-    /// Put one command in, if there is room; `None` if not yet. `patience` is
-    /// that of all attempts.
+    /// Put in as many of `commands` as there is room for, up to [`RUN`]; `None`
+    /// if there is none yet. Only those that are put in are asked for, with the
+    /// lock held. What comes back is for the last one. `patience` is that of all
+    /// attempts.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], [`Error::Stalled`], [`Error::Confused`]; the
-    /// command was not put in.
-    pub(crate) fn try_submit(
+    /// [`Error::TimedOut`], [`Error::Stalled`], [`Error::Confused`]; no command
+    /// was put in.
+    pub(crate) fn try_submit<C: Iterator<Item = RawCommand>>(
         &self,
-        command: &Command,
         patience: &mut Patience<E>,
+        commands: impl FnOnce() -> C,
     ) -> Result<Option<Ticket>, Error> {
         let known = {
             let mut state = self.state.lock();
-            let room = self.room().saturating_sub(reserved(self.slots));
-            let full = state.submitted.wrapping_sub(state.completed) >= room;
-            let known =
-                if full || state.failed.is_some() { self.refresh(&mut state) } else { Ok(()) };
+            let limit = self.room().saturating_sub(reserved(self.slots));
+            let room = |state: &State| {
+                limit.saturating_sub(state.submitted.wrapping_sub(state.completed)).min(RUN)
+            };
+            let known = if room(&state) == 0 || state.failed.is_some() {
+                self.refresh(&mut state)
+            } else {
+                Ok(())
+            };
             if let Some(error) = state.failed {
                 return Err(error);
             }
-            if known.is_ok() && state.submitted.wrapping_sub(state.completed) < room {
-                return Ok(Some(self.append(&mut state, &command.encode())));
+            let room = room(&state);
+            if known.is_ok() && room != 0 {
+                let room = usize::try_from(room).unwrap_or(usize::MAX);
+                self.append(&mut state, commands().take(room));
+                return Ok(Some(Ticket(state.submitted)));
             }
             patience.note(state.completed);
             known
@@ -182,19 +194,23 @@ impl<E: Env> Queue<E> {
             }
         }
         before();
-        for command in commands {
-            self.hw.write_command(self.offset(state.submitted), &command.encode());
-            state.submitted = state.submitted.wrapping_add(1);
-        }
-        self.hw.set_cwriter(self.offset(state.submitted));
+        self.append(&mut state, commands.iter().map(Command::encode));
         true
     }
 
-    fn append(&self, state: &mut State, raw: &RawCommand) -> Ticket {
-        self.hw.write_command(self.offset(state.submitted), raw);
-        state.submitted = state.submitted.wrapping_add(1);
-        self.hw.set_cwriter(self.offset(state.submitted));
-        Ticket(state.submitted)
+    /// There is room for `commands`.
+    fn append(&self, state: &mut State, commands: impl Iterator<Item = RawCommand>) {
+        let end = self.slots.saturating_mul(COMMAND_SIZE);
+        let mut offset = self.offset(state.submitted);
+        commands.for_each(|command| {
+            self.hw.write_command(offset, &command);
+            state.submitted = state.submitted.wrapping_add(1);
+            offset = offset.saturating_add(COMMAND_SIZE);
+            if offset >= end {
+                offset = 0;
+            }
+        });
+        self.hw.set_cwriter(offset);
     }
 
     /// Has the hardware executed everything up to `ticket`? `None` if not yet.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A device on its way onto a host ITS, or off it: one host command after the
-//! other, as far as the budget and the command queue allow.
+//! A device on its way onto a host ITS, or off it: its host commands, as far as
+//! the budget and the command queue allow.
 
-use its_arch::{Command, EventId, GuestPa};
+use its_arch::{Command, EventId, GuestPa, RawCommand};
 
 use crate::Error;
 use crate::budget::{Budget, Step};
@@ -41,13 +41,10 @@ enum Stage {
 pub(crate) struct Transit<E: Env> {
     device: HostDevice<E>,
     stage: Stage,
-    /// The place of the collection that the next event goes to.
-    place: u8,
     /// It is on its way off; if that is because it could not be mapped, why.
     leaving: bool,
     failed: Option<Error>,
-    last: Option<Ticket>,
-    patience: Patience<E>,
+    sent: Sent<E>,
 }
 
 impl<E: Env> Transit<E> {
@@ -69,11 +66,9 @@ impl<E: Env> Transit<E> {
         Self {
             device,
             stage,
-            place: 0,
             leaving,
             failed: None,
-            last: None,
-            patience: Patience::new(),
+            sent: Sent { last: None, patience: Patience::new() },
         }
     }
 
@@ -89,7 +84,8 @@ impl<E: Env> Transit<E> {
         budget: &mut Budget,
     ) -> Step<Self, Result<Option<HostDevice<E>>, Error>> {
         loop {
-            let arrived = match host.its(self.device.its).and_then(|its| self.step(host, its)) {
+            let its = host.its(self.device.its);
+            let arrived = match its.and_then(|its| self.step(host, its, budget)) {
                 Ok(arrived) => arrived,
                 Err(error) if self.leaving => {
                     host.abandon_device(self.device, error);
@@ -115,7 +111,7 @@ impl<E: Env> Transit<E> {
                     return Step::Done(self.failed.map_or(Ok(None), Err));
                 }
                 Arrived::Yes => return Step::Done(Ok(Some(self.device))),
-                Arrived::NotYet => budget.spend(1),
+                Arrived::NotYet => {}
                 Arrived::Busy => return Step::More(self),
             }
             if budget.is_spent() {
@@ -124,105 +120,137 @@ impl<E: Env> Transit<E> {
         }
     }
 
-    /// The next command, or a look at whether all of them are done.
-    fn step(&mut self, host: &Host<E>, its: &HostIts<E>) -> Result<Arrived, Error> {
-        if let Stage::Disown(from) = self.stage {
-            self.stage = if from < self.device.installed {
+    /// The next commands, or a look at whether all of them are done.
+    fn step(
+        &mut self,
+        host: &Host<E>,
+        its: &HostIts<E>,
+        budget: &mut Budget,
+    ) -> Result<Arrived, Error> {
+        let HostDevice { device, bits: size, installed, .. } = self.device;
+        let mapd = |itt, valid| Command::Mapd { device, size, itt: GuestPa::new(itt), valid };
+        let (done, next) = match self.stage {
+            Stage::Clean => (self.sent.one(its, mapd(0, false))?, Stage::Map),
+            Stage::Map => {
+                let itt = self.device.itt.address();
+                (self.sent.one(its, mapd(itt, true))?, Stage::Install)
+            }
+            Stage::Install if installed < self.device.events() => {
+                (self.map_events(host, its, budget.left())?, Stage::Install)
+            }
+            Stage::Install => (Some(0), Stage::Sync(0)),
+            Stage::Disown(from) if from < installed => {
                 host.lpis.disown(&self.device.lpis, from);
-                Stage::Disown(from.saturating_add(BLOCK))
-            } else {
-                Stage::Unmask
-            };
-            return Ok(Arrived::NotYet);
-        }
-        let Some(command) = self.next(host, its)? else {
-            let done = match self.last {
-                Some(ticket) => its.queue.poll(ticket, &mut self.patience)?,
-                None => Some(()),
-            };
-            return Ok(if done.is_some() { Arrived::Yes } else { Arrived::Busy });
+                (Some(1), Stage::Disown(from.saturating_add(BLOCK)))
+            }
+            Stage::Disown(_) => (Some(0), Stage::Unmask),
+            Stage::Unmask => match host.left_masked(&self.device.lpis) {
+                Some(event) => {
+                    let done = self.sent.one(its, Command::Inv { device, event })?;
+                    if done.is_some() {
+                        host.forget_mask(&self.device.lpis);
+                    }
+                    (done, Stage::Unmask)
+                }
+                None => (Some(0), Stage::Discard),
+            },
+            Stage::Discard if installed != 0 => {
+                (self.discard_events(its, budget.left())?, Stage::Discard)
+            }
+            Stage::Discard => (Some(0), Stage::Unmap),
+            Stage::Unmap => (self.sent.one(its, mapd(0, false))?, Stage::Sync(0)),
+            Stage::Sync(index) => match its.routed(index) {
+                Some(rdbase) => {
+                    let next = Stage::Sync(index.saturating_add(1));
+                    (self.sent.one(its, Command::Sync { rdbase })?, next)
+                }
+                // Without any collection there is no SYNC to wait for.
+                None => (Some(0), Stage::Wait),
+            },
+            Stage::Wait => return self.sent.poll(its),
         };
-        let Some(ticket) = its.queue.try_submit(&command, &mut self.patience)? else {
-            return Ok(Arrived::Busy);
-        };
-        self.last = Some(ticket);
-        self.submitted(host)?;
+        let Some(done) = done else { return Ok(Arrived::Busy) };
+        budget.spend(done);
+        self.stage = next;
         Ok(Arrived::NotYet)
     }
 
-    /// The command that is to be submitted next; `None` when all have been.
-    fn next(&mut self, host: &Host<E>, its: &HostIts<E>) -> Result<Option<Command>, Error> {
-        let id = self.device.device;
-        loop {
-            return Ok(Some(match self.stage {
-                Stage::Map => Command::Mapd {
-                    device: id,
-                    size: self.device.bits,
-                    itt: GuestPa::new(self.device.itt.address()),
-                    valid: true,
-                },
-                Stage::Install => {
-                    let event = EventId::new(self.device.installed);
-                    let Some(lpi) = self.device.lpi(event) else {
-                        self.stage = Stage::Sync(0);
-                        continue;
-                    };
-                    let (collection, place) = its.pick()?;
-                    self.place = place;
-                    Command::Mapti { device: id, event, intid: lpi.intid(), collection }
-                }
-                Stage::Unmask => match host.left_masked(&self.device.lpis) {
-                    Some(event) => Command::Inv { device: id, event },
-                    None => {
-                        self.stage = Stage::Discard;
-                        continue;
-                    }
-                },
-                Stage::Discard => match self.device.installed.checked_sub(1) {
-                    Some(last) => Command::Discard { device: id, event: EventId::new(last) },
-                    None => {
-                        self.stage = Stage::Unmap;
-                        continue;
-                    }
-                },
-                Stage::Clean | Stage::Unmap => Command::Mapd {
-                    device: id,
-                    size: self.device.bits,
-                    itt: GuestPa::new(0),
-                    valid: false,
-                },
-                Stage::Sync(index) => match its.routed(index) {
-                    Some(rdbase) => Command::Sync { rdbase },
-                    // Without any collection there is no SYNC to wait for.
-                    None => {
-                        self.stage = Stage::Wait;
-                        continue;
-                    }
-                },
-                Stage::Disown(_) | Stage::Wait => return Ok(None),
-            }));
+    /// A MAPTI for each of the next events, `most` of them. How many; `None`:
+    /// there is no room.
+    fn map_events(
+        &mut self,
+        host: &Host<E>,
+        its: &HostIts<E>,
+        most: u32,
+    ) -> Result<Option<u32>, Error> {
+        let HostDevice { its: index, device, ref lpis, ref mut installed, .. } = self.device;
+        let first = *installed;
+        let lpis = host.lpis.unassigned(lpis, index, device, first)?;
+        let lpis = lpis.take(usize::try_from(most).unwrap_or(usize::MAX));
+        let submitted = self.sent.submit(its, || {
+            let mut collections = its.collections();
+            lpis.map_while(move |next| {
+                let (collection, place) = collections.pick()?;
+                let (event, intid) = (next.event, next.lpi.intid());
+                next.assign(place);
+                *installed = event.get().saturating_add(1);
+                Some(Command::Mapti { device, event, intid, collection }.encode())
+            })
+        })?;
+        match self.device.installed.saturating_sub(first) {
+            // Without a collection there is nowhere to go.
+            0 if submitted => Err(Error::NotFound),
+            done => Ok(submitted.then_some(done)),
         }
     }
 
-    /// The command that [`Self::next`] gave is in the queue.
-    fn submitted(&mut self, host: &Host<E>) -> Result<(), Error> {
-        match &mut self.stage {
-            Stage::Clean => self.stage = Stage::Map,
-            Stage::Map => self.stage = Stage::Install,
-            Stage::Unmask => host.forget_mask(&self.device.lpis),
-            Stage::Install => {
-                let HostDevice { its, device, installed, ref lpis, .. } = self.device;
-                host.lpis.assign(lpis, its, device, installed, self.place)?;
-                self.device.installed = installed.saturating_add(1);
-            }
-            Stage::Discard => {
-                self.device.installed = self.device.installed.saturating_sub(1);
-            }
-            Stage::Unmap => self.stage = Stage::Sync(0),
-            Stage::Sync(index) => *index = index.saturating_add(1),
-            Stage::Disown(_) | Stage::Wait => {}
-        }
-        Ok(())
+    /// A DISCARD for each of the last events, `most` of them. How many; `None`:
+    /// there is no room.
+    fn discard_events(&mut self, its: &HostIts<E>, most: u32) -> Result<Option<u32>, Error> {
+        let HostDevice { device, ref mut installed, .. } = self.device;
+        let before = *installed;
+        let submitted = self.sent.submit(its, || {
+            (before.saturating_sub(most)..before).rev().map(|event| {
+                *installed = event;
+                Command::Discard { device, event: EventId::new(event) }.encode()
+            })
+        })?;
+        Ok(submitted.then_some(before.saturating_sub(self.device.installed)))
+    }
+}
+
+/// What has been submitted for a device.
+struct Sent<E: Env> {
+    last: Option<Ticket>,
+    patience: Patience<E>,
+}
+
+impl<E: Env> Sent<E> {
+    /// False: there is no room. See [`Queue::try_submit`].
+    ///
+    /// [`Queue::try_submit`]: crate::host::queue::Queue::try_submit
+    fn submit<C: Iterator<Item = RawCommand>>(
+        &mut self,
+        its: &HostIts<E>,
+        commands: impl FnOnce() -> C,
+    ) -> Result<bool, Error> {
+        let ticket = its.queue.try_submit(&mut self.patience, commands)?;
+        self.last = ticket.or(self.last);
+        Ok(ticket.is_some())
+    }
+
+    /// One command. How many; `None`: there is no room.
+    fn one(&mut self, its: &HostIts<E>, command: Command) -> Result<Option<u32>, Error> {
+        Ok(self.submit(its, || core::iter::once(command.encode()))?.then_some(1))
+    }
+
+    /// Are all of them done?
+    fn poll(&mut self, its: &HostIts<E>) -> Result<Arrived, Error> {
+        let done = match self.last {
+            Some(ticket) => its.queue.poll(ticket, &mut self.patience)?,
+            None => Some(()),
+        };
+        Ok(if done.is_some() { Arrived::Yes } else { Arrived::Busy })
     }
 }
 

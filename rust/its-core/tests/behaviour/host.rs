@@ -47,6 +47,35 @@ fn lpis_come_in_blocks_and_are_used_again() {
     lpis.free(range);
 }
 
+/// All LPIs of a range, block by block.
+fn assign_all(lpis: &HostLpis<Fake>, range: &LpiRange) {
+    for first in (0..range.count()).step_by(32) {
+        let unassigned = lpis.unassigned(range, 0, device(9), first).expect("there is room");
+        unassigned.for_each(|lpi| lpi.assign(0));
+    }
+}
+
+#[test]
+fn the_lpis_of_a_block_are_assigned_one_by_one() {
+    let lpis = HostLpis::<Fake>::new(IdBits::new(16).expect("16 bits")).expect("memory");
+    let range = lpis.alloc(3, 64).expect("room");
+    assert!(lpis.make_room(&range, 0).expect("memory") >= range.count());
+    let from = |first| lpis.unassigned(&range, 0, device(9), first).expect("there is room");
+    from(0).take(5).for_each(|lpi| lpi.assign(7));
+    let assigned = || (0..64).filter(|n| lpis.get(range.get(*n).expect("64")).is_some());
+    assert!(assigned().eq(0..5));
+    let rest: Vec<_> = from(5).map(|lpi| (lpi.event.get(), Some(lpi.lpi))).collect();
+    assert!(rest.into_iter().eq((5..32).map(|n| (n, range.get(n)))), "the rest of the block");
+    assert!(assigned().eq(0..5), "nobody has assigned those");
+    from(32).skip(31).for_each(|lpi| lpi.assign(7));
+    assert!(assigned().eq((0..5).chain([63])));
+    assert_eq!(lpis.unassigned(&range, 0, device(9), 64).err(), Some(Error::OutOfRange));
+    assert_eq!(lpis.unassigned(&range, 256, device(9), 0).err(), Some(Error::OutOfRange));
+    lpis.disown(&range, 0);
+    assert!(assigned().eq([63]));
+    lpis.free(range);
+}
+
 #[test]
 fn an_lpi_belongs_to_one_domain_or_none() {
     let lpis = HostLpis::<Fake>::new(IdBits::new(16).expect("16 bits")).expect("memory");
@@ -55,9 +84,7 @@ fn an_lpi_belongs_to_one_domain_or_none() {
     for range in [&first, &second] {
         assert!(range.iter().all(|lpi| lpis.get(lpi).is_none()), "nobody's yet");
         assert!(lpis.make_room(range, 0).expect("memory") >= range.count());
-        for event in 0..range.count() {
-            lpis.assign(range, 0, device(9), event, 0).expect("there is room");
-        }
+        assign_all(&lpis, range);
     }
     for lpi in first.iter() {
         let entry = lpis.get(lpi).expect("assigned");
@@ -130,7 +157,7 @@ fn room_is_made_page_by_page() {
     let world = World::current();
     let lpis = HostLpis::<Fake>::new(IdBits::new(16).expect("16 bits")).expect("memory");
     let range = lpis.alloc(1, 1024).expect("room");
-    assert_eq!(lpis.assign(&range, 0, device(9), 0, 0), Err(Error::OutOfRange), "no page");
+    assert_eq!(lpis.unassigned(&range, 0, device(9), 0).err(), Some(Error::OutOfRange), "no page");
     // A page has two arrays.
     for (first, next) in [(0, 512), (512, 1024)] {
         for successes in 0..2 {

@@ -34,10 +34,9 @@ fn reuse() {
             job(move |rig| {
                 let range = rig.host.lpis.alloc(OTHER, 32).expect("there are many");
                 rig.host.lpis.make_room(&range, 0).expect("memory");
-                for event in 0..range.count() {
-                    let device = DeviceId::new(DEVICE + 1);
-                    rig.host.lpis.assign(&range, 0, device, event, 0).expect("room");
-                }
+                let device = DeviceId::new(DEVICE + 1);
+                let lpis = rig.host.lpis.unassigned(&range, 0, device, 0).expect("room");
+                lpis.for_each(|lpi| lpi.assign(0));
                 got.store(range.get(0) == Some(first), Ordering::Relaxed);
             }),
             job(|rig| {
