@@ -37,8 +37,12 @@ from xenits.qemu import Machine, boot  # noqa: E402
 
 LPI = "gicv3_do_LPI"
 TRIP = "el2-trip"
-DEFAULT_FUNCTIONS = [LPI, "its-mmio-write=vgic_v3_its_mmio_write|xen_its_mmio_write"]
+MMIO_WRITE, HYPERCALL, ADD = "its-mmio-write", "physdev-op", "device-add"
+DEFAULT_FUNCTIONS = [LPI, f"{MMIO_WRITE}=vgic_v3_its_mmio_write|xen_its_mmio_write", f"{HYPERCALL}=do_arm_physdev_op"]
 """The interrupt path's entry has one name in both builds; the handler of register writes has two."""
+
+RUST_FUNCTIONS = [f"{ADD}=xen_its_device_add"]
+"""Part of the hypercall; there is no such thing in C, which maps a device when the guest's MAPD comes."""
 
 LIMITS = repo.BENCH / "limits.json"
 HANG = 600.0
@@ -82,6 +86,11 @@ def resolve(spec: str, symbols: SymbolTable) -> tuple[str, str]:
         f"{symbols.path} has none of: {', '.join(choices)}",
         hint="is this the symbol file of a Xen with CONFIG_HAS_ITS?",
     )
+
+
+def default_functions(symbols: SymbolTable) -> list[str]:
+    """What is counted if nobody says what."""
+    return DEFAULT_FUNCTIONS + [spec for spec in RUST_FUNCTIONS if symbols.has(spec.partition("=")[2])]
 
 
 def plugin_arguments(
@@ -133,7 +142,7 @@ def run_count(
         if not path.is_file():
             raise StepError(f"{path} is missing", hint="scripts/run --release --build-only builds Xen and Dom0.")
     symbols = SymbolTable.read(xen_syms)
-    chosen = dict(resolve(spec, symbols) for spec in functions or DEFAULT_FUNCTIONS)
+    chosen = dict(resolve(spec, symbols) for spec in functions or default_functions(symbols))
     known = [*chosen, *([TRIP] if LPI in chosen else [])]
     if profile and profile not in known:
         raise StepError(f"--profile {profile}: it is none of what is counted ({', '.join(known)})")

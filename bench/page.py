@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from bench.chart import Line, chart
+from bench.count import ADD, MMIO_WRITE
 
 Figures = dict[str, Any]
 """What one operation cost, as `boots.Measured.json` has it."""
@@ -241,6 +242,8 @@ class Page:
             rows.append(
                 [name, *calls, number(modes[0]), number(modes[1]), ratio(*modes), *map(number, totals), ratio(*totals)]
             )
+        both = [sum(boots[side].get(name, {}).get("total", 0) for name in (MMIO_WRITE, ADD)) for side in SIDES]
+        rows.append([f"{MMIO_WRITE} + {ADD}", *["-"] * 5, *map(number, both), ratio(*both)])
         head = ["", "C calls", "Rust calls", "C one", "Rust one", "Rust/C", "C all", "Rust all", "Rust/C"]
         return table(head, rows)
 
@@ -286,7 +289,9 @@ _DEVICES = "MAPD and MAPD V=0 with all their commands to the host's ITS, by numb
 _REGISTERS = "The whole trip."
 _DOM0 = """\
 With one NVMe and 2000 reads from it, from `bench/count.py`: what one call costs at the mode, and all calls of the boot.
-`gicv3_do_LPI` is from the interrupt path's entry to its return; `its-mmio-write` has all commands of the boot in it."""
+`gicv3_do_LPI` is from the interrupt path's entry to its return; `its-mmio-write` has all commands of the boot in it.
+`physdev-op`: the hypercalls that announce devices; `device-add`: the part of them that maps these on the host, which C
+does when MAPD comes. So the last row has the devices' mapping for both."""
 _LPIS = """\
 ![a picture of some of these](bench/lpis.svg)
 
