@@ -82,6 +82,8 @@ pub struct Model {
     /// The command that was written last.
     last: Option<Command>,
     executed: Vec<Command>,
+    /// How many commands each store to GITS_CWRITER was for.
+    runs: Vec<u64>,
     syncs: BTreeMap<u64, u64>,
     world: Arc<World>,
 }
@@ -368,6 +370,7 @@ impl FakeHostIts {
             due: Vec::new(),
             last: None,
             executed: Vec::new(),
+            runs: Vec::new(),
             syncs: BTreeMap::new(),
             world: Arc::clone(&world),
         }));
@@ -394,6 +397,13 @@ impl FakeHostIts {
     #[must_use]
     pub fn take_executed(&self) -> Vec<Command> {
         std::mem::take(&mut lock(&self.0).executed)
+    }
+
+    /// How many commands each store to GITS_CWRITER was for, since it was last
+    /// asked.
+    #[must_use]
+    pub fn take_runs(&self) -> Vec<u64> {
+        std::mem::take(&mut lock(&self.0).runs)
     }
 
     /// How many commands wait.
@@ -522,6 +532,7 @@ impl HostHw for FakeHostIts {
         let moved = ahead(model.cwriter, offset);
         assert!(before + moved < slots, "GITS_CWRITER passes GITS_CREADR");
         model.cwriter = offset;
+        model.runs.push(moved);
         model.ring();
     }
 }

@@ -249,6 +249,35 @@ fn there_are_not_more_than_so_many_itses() {
 // ---- The queue ----
 
 #[test]
+fn the_commands_of_a_device_go_in_together_but_not_too_many() {
+    let (host, its) = Config { cpus: 2, ..config(1024 * 32) }.host().expect("memory");
+    let _set_up = its[0].take_runs();
+    let device = map(&host, 1, 128).expect("room");
+    // MAPD, MAPTI by 32, two SYNCs.
+    assert_eq!(its[0].take_runs(), [1, 32, 32, 32, 32, 1, 1]);
+    host.unmap_device(device);
+    assert_eq!(its[0].take_runs(), [32, 32, 32, 32, 1, 1, 1], "DISCARD, MAPD, SYNC");
+}
+
+#[test]
+fn a_queue_with_little_room_takes_what_it_can() {
+    // Two of the 8 slots are in reserve, one stays empty.
+    let (host, its) = Config { cpus: 3, ..config(8 * 32) }.host().expect("memory");
+    its[0].set_pace(Pace::PerPoll(2));
+    let _set_up = its[0].take_runs();
+    for id in 0..3 {
+        let device = map(&host, id, 32).expect("the ITS works");
+        assert!(its[0].take_runs().iter().all(|run| (1..=5).contains(run)));
+        let spread: Vec<_> = its[0].spread().into_values().collect();
+        assert_eq!(spread.iter().sum::<usize>(), 32);
+        assert!(spread.iter().all(|count| [10, 11].contains(count)), "in turn: {spread:?}");
+        host.unmap_device(device);
+        assert!(its[0].take_runs().iter().all(|run| (1..=5).contains(run)));
+        assert_eq!(its[0].mapped(), (0, 0));
+    }
+}
+
+#[test]
 fn the_queue_wraps_at_any_size() {
     for &slots in scaled(&[2, 3, 5, 17, 128, 2048][..], &[17]) {
         for pace in [Pace::Immediate, Pace::PerPoll(1), Pace::PerPoll(7), Pace::Slow(3)] {
