@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from . import boots, costs, coverage, fuzz, gates, guest_tests, host_tests, ivshmem, miri, packages, pipeline, qemu
-from . import report, suite
+from . import report, suite, xen_ci
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -170,7 +170,7 @@ def test_parser() -> argparse.ArgumentParser:
 
 def all_cases() -> list[suite.Case]:
     """Everything that ``scripts/test`` runs, in order."""
-    modules = (host_tests, miri, coverage, fuzz, gates, boots, guest_tests, costs)
+    modules = (host_tests, miri, coverage, fuzz, gates, boots, xen_ci, guest_tests, costs)
     return [case for module in modules for case in module.cases()]
 
 

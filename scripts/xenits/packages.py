@@ -36,6 +36,7 @@ TOOLS = {
     "dpkg-deb": "dpkg",
     "dpkg-source": "dpkg-dev",
     "dtc": "device-tree-compiler",
+    "expect": "expect",
     "flex": "flex",
     "gzip": "gzip",
     "make": "make",
