@@ -66,7 +66,7 @@ def pinned(log: Path) -> tuple[Source, bool]:
         problem: StepError | None = None
         for stanza in stanzas:
             try:
-                tarball = _tarball(apt, stanza)
+                tarball = upstream_tarball(apt, stanza)
             except StepError as error:
                 problem = error
                 continue
@@ -84,12 +84,15 @@ def _compare_versions(a: str, b: str) -> int:
     return -1 if holds("lt") else 1 if holds("gt") else 0
 
 
-def _tarball(apt: Apt, stanza: dict[str, str]) -> Path:
+def upstream_tarball(apt: Apt, stanza: dict[str, str]) -> Path:
+    """The tarball of a source package that upstream made, checked against its SHA256 in the index."""
     for line in stanza.get("Checksums-Sha256", "").splitlines():
         words = line.split()
         if len(words) == 3 and re.search(r"\.orig\.tar\.\w+$", words[2]):
-            return apt.source_tarball("xen", stanza["Version"], words[2], words[0])
-    raise StepError(f"the Sources index names no upstream tarball for xen {stanza['Version']}", log=apt.log)
+            return apt.source_tarball(stanza["Package"], stanza["Version"], words[2], words[0])
+    raise StepError(
+        f"the Sources index names no upstream tarball for {stanza['Package']} {stanza['Version']}", log=apt.log
+    )
 
 
 def _unpack(tarball: Path, src: Path, log: Path) -> Path:
