@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, costs, coverage, fuzz, gates, guest_tests, host_tests, ivshmem, miri, packages, pipeline, qemu
-from . import report, suite, xen_ci
+from . import boots, costs, coverage, fuzz, fvp_run, fvp_tests, gates, guest_tests, host_tests, ivshmem, miri
+from . import packages, pipeline, qemu, report, suite, xen_ci
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -37,7 +37,10 @@ examples:
   scripts/run --tree ~/src/xen --release     with your own Xen, upstream included
   scripts/run --build-only | tail -n 2       paths of the image and of its symbols
 
-exit status: 0 the boot passed, 1 it failed or a step did, 2 wrong options.
+  scripts/run --platform fvp                 on Arm's Fast Model, which you have to have
+
+exit status: 0 the boot passed, 1 it failed or a step did, 2 wrong options,
+4 starved: there is no Fast Model to run on.
 """
 
 
@@ -73,10 +76,18 @@ def run_parser() -> argparse.ArgumentParser:
     kind.add_argument("--debug", dest="debug", action="store_true", default=True, help="a debug build (the default)")
     kind.add_argument("--release", dest="debug", action="store_false", help="a release build")
     box = parser.add_argument_group("which machine")
+    box.add_argument(
+        "--platform", choices=["qemu", "fvp"], default="qemu",
+        help="QEMU (default), or Arm's FVP Base RevC, named by $FVP_MODEL or found in PATH",
+    )  # fmt: skip
+    box.add_argument(
+        "--pta", choices=list(fvp_run.PTA), default="both",
+        help="fvp: whether its ITS names redistributors by address; both boots twice (default: both)",
+    )  # fmt: skip
     box.add_argument("--gic", type=int, choices=[3, 4], default=3, help="version of the GIC (default: 3)")
     box.add_argument("--smp", type=int, default=2, metavar="N", help="CPUs, 1 to 64 (default: 2)")
     box.add_argument(
-        "--devices", default="nvme=1", metavar="LIST",
+        "--devices", metavar="LIST",
         help="Dom0's PCI devices: nvme[=N][,queues=M],virtio-net=N,ivshmem=N, or none (default: nvme=1)",
     )  # fmt: skip
     box.add_argument("--xen-args", default="", metavar="ARGS", help="append to Xen's command line")
@@ -84,16 +95,18 @@ def run_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to do")
     what.add_argument(
         "--test",
-        default="smoke",
         metavar="NAME[,OPT=VAL]",
-        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm or count (default: smoke)",
+        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm or count (default: smoke); "
+        "fvp also takes guest[,CASES], the bare-metal guest (default: smoke, then guest)",
     )
     what.add_argument("--shell", action="store_true", help="no test: Dom0's console on this terminal, ctrl-a x quits")
     what.add_argument(
         "--build-only", action="store_true",
         help="build, and print the paths of the Xen image and of its symbol file as the last two lines",
     )  # fmt: skip
-    what.add_argument("--timeout", type=float, default=120, metavar="S", help="stop a hanging boot (default: 120 s)")
+    what.add_argument(
+        "--timeout", type=float, metavar="S", help="stop a hanging boot (default: 120 s; with fvp 900 s)"
+    )  # fmt: skip
     what.add_argument("--keep-logs", type=Path, metavar="DIR", help="copy all logs to DIR")
     return parser
 
@@ -108,18 +121,23 @@ def run_command(argv: list[str]) -> int:
         its=args.its,
         gic=args.gic,
         smp=args.smp,
-        devices=args.devices,
-        test=args.test,
+        devices=args.devices or "nvme=1",
+        test=args.test or "smoke",
         debug=args.debug,
         tree=args.tree,
         fragments=args.fragments,
         xen_args=shlex.split(args.xen_args),
         dom0_args=shlex.split(args.dom0_args),
-        limit=args.timeout,
+        limit=args.timeout or (fvp_run.LIMIT_S if args.platform == "fvp" else 120.0),
     )
     devices_module.parse(options.devices)
+    if args.platform == "fvp":
+        fvp_run.check_options(options, args.shell, bool(args.devices))
     logs = new_run_dir()
     try:
+        if args.platform == "fvp":
+            tests = [args.test] if args.test else list(fvp_run.TESTS)
+            return fvp_run.command(options, tests, args.pta, logs, args.build_only)
         if args.build_only:
             image = pipeline.build_xen(options, Steps(pipeline.BUILD_STEPS, logs), with_qemu=False)
             print(image.xen)
@@ -170,7 +188,7 @@ def test_parser() -> argparse.ArgumentParser:
 
 def all_cases() -> list[suite.Case]:
     """Everything that ``scripts/test`` runs, in order."""
-    modules = (host_tests, miri, coverage, fuzz, gates, boots, xen_ci, guest_tests, costs)
+    modules = (host_tests, miri, coverage, fuzz, gates, boots, xen_ci, guest_tests, fvp_tests, costs)
     return [case for module in modules for case in module.cases()]
 
 

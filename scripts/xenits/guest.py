@@ -219,7 +219,7 @@ def run_column(
         errors = logs / f"{label}.guest-errors.log"
         argv = command(name, guest, xen, f"{bootargs} its.from={first}", errors, machine or Machine())
         serial, ended = boot(argv, logs, label, limit)
-        _add(column, serial)
+        add(column, serial)
         if name == "rust" and (found := qemu.read_guest_errors(errors)):
             column.problems.append(f"QEMU reports {len(found)} guest errors, the first: {found[0]}")
         if not ended and serial.done and not serial.bail:
@@ -256,7 +256,7 @@ def look_again(
             column.cases[case] = after
 
 
-def _add(column: Column, serial: Serial) -> None:
+def add(column: Column, serial: Serial) -> None:
     """What one boot had to say."""
     column.plan = max(column.plan, serial.plan or 0)
     column.notes += serial.notes

@@ -149,7 +149,7 @@ def boot(machine: Machine, logs: Path, limit: float) -> Boot:
         except FileNotFoundError:
             raise StepError("qemu-system-aarch64 is not installed") from None
         try:
-            ended, well = _watch(process, console, out, start, limit)
+            ended, well = watch(process, console, out, start, limit)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -164,9 +164,10 @@ def boot(machine: Machine, logs: Path, limit: float) -> Boot:
     return Boot(console, time.monotonic() - start, serial, read_guest_errors(errors), ended, well)
 
 
-def _watch(
-    process: subprocess.Popen[bytes], console: Console, out: object, start: float, limit: float
+def watch(
+    process: subprocess.Popen[bytes], console: Console, out: object, start: float, limit: float, who: str = "QEMU"
 ) -> tuple[str, bool]:
+    """Read a machine's console from a program's standard output, until it ends; how it did, and whether well."""
     assert process.stdout is not None
     fd = process.stdout.fileno()
     deadline = start + limit
@@ -178,7 +179,7 @@ def _watch(
             left = deadline - time.monotonic()
             if left <= 0:
                 if crashed:
-                    return "QEMU was stopped after a crash", False
+                    return f"{who} was stopped after a crash", False
                 where = rest.decode("utf-8", "replace").strip() or "nothing"
                 return f"still running after {limit:.0f} s: stopped by the watchdog (last seen: {where})", False
             if not selector.select(left):

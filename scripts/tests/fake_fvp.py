@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stands for Arm's Fast Model in tests: it lists parameters, takes a command line apart as the model would, and
+prints a console that was recorded on QEMU to where the model would print it.
+
+``FAKE_FVP_CONSOLE`` names another recording, ``FAKE_FVP_LACKS`` a parameter that this model has not, and
+``FAKE_FVP_THEN`` says what comes after the console: ``hang``, or a status to end with.
+"""
+
+import json
+import os
+import re
+import struct
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from xenits import fdt  # noqa: E402
+
+PARAMETERS = """\
+bp.flashloader0.fname=                                # (string, init-time) default = ''       : Filename
+bp.pl011_uart0.out_file=                              # (string, init-time) default = ''       : Output file
+bp.pl011_uart0.unbuffered_output=0                    # (bool  , init-time) default = '0'      : Unbuffered output
+bp.pl011_uart1.out_file=                              # (string, init-time) default = ''       : Output file
+bp.secure_memory=1                                    # (bool  , init-time) default = '1'      : Secure memory
+bp.secureflashloader.fname=                           # (string, init-time) default = ''       : Filename
+bp.terminal_0.start_telnet=1                          # (bool  , init-time) default = '1'      : Start telnet
+bp.terminal_1.start_telnet=1                          # (bool  , init-time) default = '1'      : Start telnet
+bp.terminal_2.start_telnet=1                          # (bool  , init-time) default = '1'      : Start telnet
+bp.terminal_3.start_telnet=1                          # (bool  , init-time) default = '1'      : Start telnet
+bp.ve_sysregs.exit_on_shutdown=0                      # (bool  , init-time) default = '0'      : SYS_CFG shutdown
+bp.vis.disable_visualisation=0                        # (bool  , init-time) default = '0'      : Visualisation
+cache_state_modelled=1                                # (bool  , run-time ) default = '1'      : Cache state
+cluster0.NUM_CORES=4                                  # (int   , init-time) default = '0x4'    : Cores : [0x0..0x4]
+cluster0.cpu0.RVBAR=0                                 # (int   , init-time) default = '0x0'    : Reset vector
+cluster1.NUM_CORES=4                                  # (int   , init-time) default = '0x4'    : Cores : [0x0..0x4]
+gic_distributor.GICR-clear-enable-supported=0         # (bool  , init-time) default = '0'      : GICR_CTLR.CES
+gic_distributor.GITS_BASER0-type=0                    # (int   , init-time) default = '0x0'    : Type : [0x0..0x7]
+gic_distributor.GITS_BASER1-type=0                    # (int   , init-time) default = '0x0'    : Type : [0x0..0x7]
+gic_distributor.ITS-count=0                           # (int   , init-time) default = '0x0'    : ITSes : [0x0..0x4]
+gic_distributor.ITS-device-bits=16                    # (int   , init-time) default = '0x10'   : Bits : [0x1..0x20]
+gic_distributor.ITS-use-physical-target-addresses=1   # (bool  , init-time) default = '1'      : GITS_TYPER.PTA
+gic_distributor.allow-LPIEN-clear=0                   # (bool  , init-time) default = '0'      : EnableLPIs
+pci.hierarchy_file_name=                              # (string, init-time) default = ''       : Hierarchy
+pctl.startup=0.0.0.0                                  # (string, init-time) default = ''       : Who starts
+"""
+
+RECORDED = """\
+Xen 4.20.4-pre
+(XEN) Xen version 4.20.4-pre debug=y
+(XEN) GICv3: using at most 57344 LPIs on the host.
+(XEN) GICv3: Found ITS @0x8080000
+XENITS: info scenario=smoke kernel=6.1.0-56-cloud-arm64 cpus=2 xen=yes
+XENITS: plan 2
+XENITS: ok 1 its-total msis=0 ms=54
+XENITS: ok 2 kernel-log lines=241 ms=410
+XENITS: info xen-key=L when=end
+(XEN) ITS: 'L' pressed
+(XEN) ITS: host lpis=0 unclaimed=0
+(XEN) ITS: host its=0 commands=4 outstanding=0 abandoned=0
+(XEN) ITS: vcpu d0v0 raised=0 done=0 slots=0 waiting=0 disabled=0
+(XEN) ITS: vcpu d0v1 raised=0 done=0 slots=0 waiting=0 disabled=0
+(XEN) ITS: commands d0 vits=0 SYNC=4 MAPC=2 INVALL=2 skipped=0
+(XEN) ITS: stats d0 lpis=0 queued=0 merged=0 disabled=0 waited=0 done=0 evicted=0 unrouted=0 storms=0 commands=8 skipped=0
+(XEN) ITS: state d0 devices=0 events=0 mapped=0 slots=0 waiting=0 dormant=0 masked=0 id_bits=16 table_bytes=2688 property_holes=0
+XENITS: info failures=0
+XENITS: done
+[   18.904688] reboot: Power down
+(XEN) Hardware Dom0 halted: halting machine
+"""
+
+
+def parameters() -> str:
+    """What it has, without what a test takes away."""
+    lacks = os.environ.get("FAKE_FVP_LACKS", " ")
+    return "".join(line for line in PARAMETERS.splitlines(True) if not line.startswith(lacks + "="))
+
+
+def take_apart(argv: list[str]) -> tuple[dict[str, str], list[tuple[Path, int]]]:
+    """The parameters and the files of a command line; a mistake ends the program, as it would the model."""
+    known = dict(re.findall(r"^([^=]+)=(\S*)", parameters(), re.MULTILINE))
+    given: dict[str, str] = {}
+    data = []
+    for option, value in zip(argv[::2], argv[1::2], strict=True):
+        if option == "-C":
+            name, _, text = value.partition("=")
+            if name not in known:
+                sys.exit(f"Error: parameter '{name}' not found")
+            given[name] = text
+        elif option == "--data":
+            match = re.fullmatch(r"cluster0\.cpu0=(.+)@(0x[0-9a-f]+)", value)
+            if not match:
+                sys.exit(f"Error: cannot load '{value}'")
+            data.append((Path(match[1]), int(match[2], 16)))
+        else:
+            sys.exit(f"Error: no option '{option}'")
+    return {**known, **given}, data
+
+
+def look(given: dict[str, str], data: list[tuple[Path, int]]) -> None:
+    """Whether the machine could start: its flash, its PCI devices, and what is in its memory."""
+    tree = fdt.parse(find_tree(Path(given["bp.flashloader0.fname"]).read_bytes()))
+    chosen = tree.node("/chosen")
+    if "xen,xen-bootargs" not in chosen.properties:
+        sys.exit("Error: the device tree in the FIP is not one for Xen")
+    loaded = {(address >> 32, address & 0xFFFFFFFF, 0, path.stat().st_size) for path, address in data}
+    if any(tuple(module.cells("reg")) not in loaded for module in chosen.children.values()):
+        sys.exit("Error: a module of the device tree is not in memory")
+    cpus = sum(name.startswith("cpu@") for name in tree.node("/cpus").children)
+    if int(given["cluster0.NUM_CORES"]) + int(given["cluster1.NUM_CORES"]) != cpus:
+        sys.exit("Error: there are not as many CPUs as in the device tree")
+    if not Path(given["bp.secureflashloader.fname"]).stat().st_size:
+        sys.exit("Error: there is no BL1")
+    (ahci,) = json.loads(Path(given["pci.hierarchy_file_name"]).read_text(encoding="utf-8")).values()
+    spans = sorted((address, address + path.stat().st_size) for path, address in data)
+    if not Path(ahci["image_path"]).stat().st_size:
+        sys.exit("Error: the disk is empty")
+    if any(end > start for (_, end), (start, _) in pairwise(spans)):
+        sys.exit("Error: files overlap in memory")
+
+
+def find_tree(fip: bytes) -> bytes:
+    """The largest device tree in a FIP: the others are TF-A's own settings."""
+    found = b""
+    at = fip.find(b"\xd0\x0d\xfe\xed")
+    while at >= 0:
+        (size,) = struct.unpack_from(">I", fip, at + 4)
+        found = max(found, fip[at : at + size], key=len)
+        at = fip.find(b"\xd0\x0d\xfe\xed", at + 4)
+    return found
+
+
+def main() -> int:
+    """List parameters, or run."""
+    if sys.argv[1:] == ["--list-params"]:
+        print("# Parameters:\n# instance.parameter=value       #(type, mode) default = 'def value' : description")
+        print("#" + "-" * 78 + "\n" + parameters() + "#" + "-" * 78)
+        return 0
+    given, data = take_apart(sys.argv[1:])
+    look(given, data)
+    named = os.environ.get("FAKE_FVP_CONSOLE")
+    text = Path(named).read_text(encoding="utf-8") if named else RECORDED
+    if given["bp.pl011_uart0.out_file"] == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        Path(given["bp.pl011_uart0.out_file"]).write_text(text, encoding="utf-8")
+    then = os.environ.get("FAKE_FVP_THEN", "0")
+    if then == "hang":
+        time.sleep(3600)
+    return int(then)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

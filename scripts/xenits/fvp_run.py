@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``scripts/run --platform fvp``: boot on Arm's Fast Model what is booted on QEMU.
+
+There are two boots for each thing to run, with GITS_TYPER.PTA off and on: QEMU has it off only.
+"""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import dom0, fvp, fvp_firmware, fvp_tree, guest, pipeline, qemu, report
+from .console import Console
+from .errors import StepError, UsageError
+from .pipeline import Options
+from .processes import die_with_parent
+from .steps import Steps
+
+DISK_BYTES = 64 << 20
+LIMIT_S = 900.0
+"""For a boot, if the user says nothing: a model takes many times as long as QEMU."""
+
+END_S = 30.0
+"""For the model to end once it has closed its console."""
+
+GUEST = "guest"
+"""The name of the test that is the bare-metal guest, in the place of Dom0's kernel."""
+
+TESTS = ("smoke", GUEST)
+"""What runs if the user names no test."""
+
+PTA = {"off": (False,), "on": (True,), "both": (False, True)}
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What Xen starts as Dom0."""
+
+    kernel: Path
+    bootargs: str
+    initrd: Path | None = None
+
+
+def check_options(options: Options, shell: bool, devices: bool) -> None:
+    """Options that mean something on QEMU only are mistakes here."""
+    if not 1 <= options.smp <= 2 * fvp.CLUSTER:
+        raise UsageError(f"--smp takes 1 to {2 * fvp.CLUSTER} with --platform fvp")
+    if options.gic != 3:
+        raise UsageError("--gic 4 is not for --platform fvp")
+    if shell:
+        raise UsageError("--shell is not for --platform fvp")
+    if devices:
+        raise UsageError("--devices is not for --platform fvp, whose machine has what it has")
+
+
+def xen_command_line(options: Options) -> str:
+    """Xen's, as on QEMU; it leaves the SMMU to Dom0, whose memory is where Dom0 thinks that it is."""
+    words = ["dom0_mem=1G", "console=dtuart", "noreboot", "loglvl=all", "iommu=no"]
+    if options.smp >= 4:
+        words += ["sched=null", "vwfi=native"]
+    return " ".join(words + options.xen_args)
+
+
+def dom0_command_line(test: str, extra: list[str]) -> str:
+    """Linux', as on QEMU. There is no NVMe here."""
+    name, *given = test.split(",")
+    if not any(option.startswith("nvme=") for option in given):
+        given.append("nvme=0")
+    return " ".join(["console=hvc0", "rdinit=/init", f"xenits.test={','.join([name, *given])}", *extra])
+
+
+def after(address: int, path: Path) -> int:
+    """Where there is room behind a kernel at `address`, with what is not in its file."""
+    end = address + path.stat().st_size + (32 << 20)
+    return (end + (2 << 20) - 1) & ~((2 << 20) - 1)
+
+
+def prepare(
+    options: Options, payload: Payload, xen: Path, firmware: fvp_firmware.Firmware, pta: bool, folder: Path, log: Path
+) -> fvp.Machine:
+    """Everything that a model needs for one boot, in `folder`."""
+    kernel = fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, payload.kernel.stat().st_size, payload.bootargs)
+    modules, data = [kernel], [(xen, fvp.XEN_ADDRESS), (payload.kernel, kernel.address)]
+    if payload.initrd:
+        address = after(kernel.address, payload.kernel)
+        modules.append(fvp_tree.Module("ramdisk", address, payload.initrd.stat().st_size))
+        data.append((payload.initrd, address))
+    tree = fvp_tree.write(fvp_tree.Board(options.smp, xen_command_line(options), tuple(modules)), folder, log)
+    disk, pci = folder / "disk.img", folder / "pci.json"
+    with open(disk, "wb") as file:
+        file.truncate(DISK_BYTES)
+    pci.write_text(fvp.pci_devices(disk), encoding="utf-8")
+    return fvp.Machine(
+        cpus=options.smp,
+        pta=pta,
+        bl1=firmware.bl1,
+        fip=fvp_firmware.with_tree(firmware, tree, folder, log),
+        data=tuple(data),
+        pci=pci,
+        uart1=folder / "uart1.log",
+    )
+
+
+def start(argv: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
+    """Start a model; what it says on standard error goes to a log."""
+    (folder / "fvp.cmd").write_text(shlex.join(argv) + "\n", encoding="utf-8")
+    said = folder / "fvp.log"
+    with open(said, "wb") as err:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, preexec_fn=die_with_parent, cwd=folder
+        )
+    return process, said
+
+
+def boot(argv: list[str], folder: Path, limit: float) -> qemu.Boot:
+    """Boot Dom0 and wait for the end: a power-off, a crash, or the limit in seconds."""
+    console = Console()
+    serial = folder / "serial.log"
+    began = time.monotonic()
+    process, said = start(argv, folder)
+    try:
+        with open(serial, "wb") as out:
+            ended, well = qemu.watch(process, console, out, began, limit, "the model")
+        if well:
+            _wait(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+    if process.returncode not in (0, -signal.SIGKILL):
+        if console.plan is None:
+            text = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise StepError(
+                f"the model ended with status {process.returncode}", log=said, lines=text[-10:],
+                hint=f"see {folder / 'fvp.cmd'}",
+            )  # fmt: skip
+        ended, well = f"the model ended with status {process.returncode}", False
+    return qemu.Boot(console, time.monotonic() - began, serial, [], ended, well)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(END_S)
+    except subprocess.TimeoutExpired:
+        raise StepError("the model closed its console and does not end") from None
+
+
+def boot_guest(argv: list[str], folder: Path, limit: float) -> tuple[guest.Column, str]:
+    """Boot the bare-metal guest; all that it said, and how it ended (empty if well)."""
+    column = guest.Column("rust")
+    serial, ended = guest.boot(argv, folder, "fvp", limit)
+    guest.add(column, serial)
+    column.boots = 1
+    column.done = not ended and serial.done and not serial.bail
+    if serial.started:
+        number, case = serial.started
+        column.cases[case] = guest.Outcome("CRASH" if serial.xen.crashes else "HANG", ended)
+        column.problems.append(f"it got to case {number} only: {case}")
+    return column, ended
+
+
+def run_one(
+    options: Options, test: str, xen: Path, firmware: fvp_firmware.Firmware, pta: bool, model: Path, steps: Steps
+) -> list[str]:
+    """Make everything for one boot, boot, print the report; the reasons to call it a failure."""
+    folder = steps.logs / f"{test.split(',')[0]}-pta-{'on' if pta else 'off'}"
+    folder.mkdir()
+    words = "on" if pta else "off"
+    label = f"{'debug' if options.debug else 'release'} build, FVP Base RevC, {options.smp} CPUs, PTA {words}"
+    with steps.step(f"boot {test} with PTA {words}") as step:
+        if test.split(",")[0] == GUEST:
+            image = folder / "guest.img"
+            guest.build_guest(step.log, image)
+            pattern = test.partition(",")[2] or "*"
+            payload = Payload(image, f"its.test={pattern} its.seed=1 its.seeds=1 its.fuzz=2000 its.from=1")
+        else:
+            made, _ = dom0.build(step.log)
+            payload = Payload(made.kernel, dom0_command_line(test, options.dom0_args), made.initrd)
+        machine = prepare(options, payload, xen, firmware, pta, folder, step.log)
+        argv = machine.command(model)
+        if test.split(",")[0] == GUEST:
+            column, _ = boot_guest(argv, folder, options.limit)
+            found = guest.failures(column)
+            text = guest_report(column, label, found)
+        else:
+            boot_ = boot(argv, folder, options.limit)
+            found = boot_.problems()
+            text = report.render(boot_, options.its, f"{label}, test {test}", found)
+        step.say("see the report" if found else "powered off")
+    (folder / "report.log").write_text(text + "\n", encoding="utf-8")
+    print(text, flush=True)
+    if not found:
+        for name in ("disk.img", "guest.img"):
+            (folder / name).unlink(missing_ok=True)
+    return found
+
+
+def guest_report(column: guest.Column, label: str, found: list[str]) -> str:
+    """What the bare-metal guest found; the last line is PASS or FAIL, as in a report of Dom0's."""
+    good = sum(outcome.word == "ok" for outcome in column.cases.values())
+    skipped = sum(outcome.word == "skip" for outcome in column.cases.values())
+    lines = [
+        "",
+        f"The bare-metal guest: {label}",
+        f"  {good} of {column.plan} cases are ok, {skipped} were skipped",
+        "",
+    ]
+    return "\n".join(lines + (["FAIL", *(f"  - {why}" for why in found)] if found else ["PASS"]))
+
+
+def command(options: Options, tests: list[str], pta: str, logs: Path, build_only: bool) -> int:
+    """All of ``scripts/run --platform fvp``."""
+    model = fvp.find()
+    names = fvp.known_parameters(model, logs / "parameters.log")
+    wanted = fvp.Machine(1, False, Path(), Path(), (), Path(), Path()).parameters()
+    fvp.check_parameters(wanted, names, model, logs / "parameters.log")
+    runs = [(test, on) for test in tests for on in PTA[pta]]
+    steps = Steps(pipeline.BUILD_STEPS + 1 + (0 if build_only else len(runs)), logs)
+    pipeline.build_xen(options, steps, with_qemu=True)
+    with steps.step("firmware") as step:
+        firmware, had = fvp_firmware.build(step.log)
+        if had:
+            step.up_to_date()
+    if build_only:
+        print(logs / "xen")
+        print(firmware.fip)
+        return 0
+    xen = logs / "xen"
+    outcomes = [(test, on, run_one(options, test, xen, firmware, on, model, steps)) for test, on in runs]
+    print()
+    for test, on, found in outcomes:
+        print(f"{'FAIL' if found else 'PASS'} {test} with PTA {'on' if on else 'off'}")
+    if not any(found for _, _, found in outcomes):
+        (logs / "xen-syms").unlink(missing_ok=True)
+    return 1 if any(found for _, _, found in outcomes) else 0

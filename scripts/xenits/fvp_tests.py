@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What can be tested of ``--platform fvp`` by building, without a model; and a boot on one where there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+
+from . import fdt, fvp, fvp_firmware, fvp_run, fvp_tree
+from .layout import REPO
+from .pipeline import Options
+from .shell import captured, run
+from .suite import Case, Context, Result
+
+FAKE = REPO / "scripts/tests/fake_fvp.py"
+"""A program that stands for the model."""
+
+LIMIT_S = 900.0
+
+BOARD = fvp_tree.Board(4, "console=dtuart", (fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, 4096),))
+
+SAME = {
+    "/interrupt-controller@2f000000": ("compatible", "reg", "interrupts", "#interrupt-cells"),
+    "/psci": ("compatible", "method", "max-pwr-lvl"),
+    "/memory@80000000": ("device_type", "reg"),
+    "/timer": ("compatible", "clock-frequency"),
+}
+"""What our device tree and TF-A's own of this board must agree on to the byte."""
+
+
+def differences(ours: fdt.Tree, theirs: fdt.Tree) -> list[str]:
+    """Facts about the board on which our tree and TF-A's do not agree."""
+    found = []
+    for path, names in SAME.items():
+        for name in names:
+            a, b = (tree.node(path).properties.get(name) for tree in (ours, theirs))
+            if a != b or a is None:
+                found.append(f"{path}: {name} is {a!r}, and {b!r} in TF-A's")
+    # Interrupts of the timer: TF-A's name CPUs too, as it was with GICv2.
+    mine, other = (tree.node("/timer").cells("interrupts") for tree in (ours, theirs))
+    if [n & ~0xFF00 for n in other] != mine:
+        found.append(f"/timer: interrupts are {mine}, and {other} in TF-A's")
+    # The ITS and the UARTs are behind a bus of theirs.
+    its = theirs.node("/interrupt-controller@2f000000")
+    (bus,) = (start for start in [its.cells("ranges")[2]])
+    base, size = next(node.cells("reg") for node in its.children.values() if "msi-controller" in node.properties)
+    mine = ours.node("/interrupt-controller@2f000000/msi-controller@2f020000").cells("reg")
+    if mine != [0, bus + base, 0, size]:
+        found.append(f"the ITS is at {mine}, and at {bus + base:#x} in TF-A's")
+    for number in range(2):
+        path = theirs.node("/aliases").strings(f"serial{number}")[0]
+        (offset, _), (spi,) = theirs.node(path).cells("reg"), theirs.node(path).cells("interrupts")
+        uart = ours.node(ours.node("/aliases").strings(f"serial{number}")[0])
+        # The bus of the board's FPGA begins at 0x1c000000.
+        if uart.cells("reg")[1] != 0x1C00_0000 + offset or uart.cells("interrupts")[1] != spi:
+            found.append(f"serial{number} is {uart.cells('reg')}, and at {offset:#x} in TF-A's")
+    return found
+
+
+def _firmware(context: Context) -> list[Result]:
+    firmware, _ = fvp_firmware.build(context.log)
+    tree = fvp_tree.write(BOARD, context.logs, context.log)
+    fip = fvp_firmware.with_tree(firmware, tree, context.logs, context.log)
+    unpacked = context.logs / "unpacked"
+    unpacked.mkdir()
+    run([firmware.fiptool, "unpack", "--out", unpacked, fip], context.log)
+    found = [f"the FIP has no {name}.bin" for name in ("tb-fw", "soc-fw") if not (unpacked / f"{name}.bin").exists()]
+    if (unpacked / "hw-config.bin").read_bytes() != tree.read_bytes():
+        found.append("the FIP has another device tree than ours")
+    if (unpacked / "nt-fw.bin").exists():
+        found.append("the FIP has a BL33, which TF-A would start in the place of Xen")
+    facts = differences(fdt.parse(tree.read_bytes()), fdt.parse(firmware.tree.read_bytes()))
+    return [Result("fvp/firmware", tuple(found)), Result("fvp/firmware/facts", tuple(facts))]
+
+
+def run_it(context: Context, name: str, env: Mapping[str, str], *words: str) -> tuple[int, str]:
+    """``scripts/run --platform fvp`` in a process of its own."""
+    argv = [sys.executable, "-B", str(REPO / "scripts"), "run", "--platform", "fvp", *words]
+    everything = {**os.environ, "FVP_MODEL": str(FAKE), **env}
+    return captured(argv, context.logs / f"{name}.log", cwd=REPO, env=everything, limit=LIMIT_S)
+
+
+def _judge(name: str, code: int, said: str, wanted: int, *texts: str) -> Result:
+    found = [] if code == wanted else [f"ended with status {code}, not {wanted}"]
+    found += [f"it does not say '{text}'" for text in texts if text not in said]
+    if wanted != 0 and "\nPASS" in said:
+        found.append("it says PASS")
+    return Result(f"fvp/whole/{name}", tuple(found))
+
+
+def _whole(context: Context) -> Iterable[Result]:
+    code, said = run_it(context, "good", {}, "--test", "smoke")
+    yield _judge("good", code, said, 0, "PASS smoke with PTA off", "PASS smoke with PTA on")
+    console = context.logs / "bad.txt"
+    console.write_text("XENITS: plan 1\nXENITS: not ok 1 its-total 0 MSIs\nXENITS: done\n", encoding="utf-8")
+    code, said = run_it(context, "bad", {"FAKE_FVP_CONSOLE": str(console)}, "--test", "smoke", "--pta", "on")
+    yield _judge("bad", code, said, 1, "FAIL smoke with PTA on", "check 1 its-total failed: 0 MSIs")
+    words = ("--test", "smoke", "--pta", "off", "--timeout", "3")
+    code, said = run_it(context, "hang", {"FAKE_FVP_THEN": "hang"}, *words)
+    yield _judge("hang", code, said, 1, "FAIL smoke with PTA off", "stopped by the watchdog")
+    code, said = run_it(context, "unknown", {"FAKE_FVP_LACKS": "bp.secure_memory"})
+    yield _judge("unknown", code, said, 1, "does not know 1 of the", "bp.secure_memory")
+    code, said = run_it(context, "none", {"FVP_MODEL": "", "PATH": "/nonexistent"})
+    yield _judge("none", code, said, fvp.Starved.status, "starved: there is no Fast Model", fvp.VARIABLE)
+
+
+def _model(context: Context) -> list[Result]:
+    name = "fvp/model"
+    try:
+        fvp.find()
+    except fvp.Starved as error:
+        return [Result(name, skipped=error.message)]
+    options = Options(smp=4, limit=fvp_run.LIMIT_S)
+    code = fvp_run.command(options, list(fvp_run.TESTS), "both", context.logs, build_only=False)
+    return [Result(name, () if code == 0 else (f"ended with status {code}: see its report above",))]
+
+
+def cases() -> Iterable[Case]:
+    """All of them."""
+    about = "TF-A is built, its FIP has our device tree, and that agrees with TF-A's own of the board"
+    yield Case("fvp/firmware", about, _firmware, quick=False)
+    about = "scripts/run --platform fvp on a program that stands for the model: good, bad, hanging, another, none"
+    yield Case("fvp/whole", about, partial(_whole), quick=False)
+    yield Case("fvp/model", "the same on a real model, if there is one", _model, quick=False)
