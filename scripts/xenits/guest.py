@@ -158,7 +158,9 @@ def command(column: str, guest: Path, xen: Path | None, bootargs: str, errors: P
     ]  # fmt: skip
 
 
-def boot(argv: list[str], logs: Path, name: str, limit: float) -> tuple[Serial, str]:
+def boot(
+    argv: list[str], logs: Path, name: str, limit: float, quiet: float = QUIET_LIMIT_S, who: str = "QEMU"
+) -> tuple[Serial, str]:
     """Boot once; what was said, and how it ended (empty if well)."""
     (logs / f"{name}.cmd").write_text(shlex.join(argv) + "\n", encoding="utf-8")
     serial = Serial()
@@ -168,25 +170,25 @@ def boot(argv: list[str], logs: Path, name: str, limit: float) -> tuple[Serial, 
         )
         assert process.stdout is not None
         try:
-            ended = _watch(process.stdout, serial, out, limit)
+            ended = _watch(process.stdout, serial, out, limit, quiet)
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
             process.stdout.close()
     if process.returncode not in (0, -signal.SIGKILL):
-        ended = f"QEMU ended with status {process.returncode}"
+        ended = f"{who} ended with status {process.returncode}"
     return serial, ended
 
 
-def _watch(pipe: object, serial: Serial, out: object, limit: float) -> str:
+def _watch(pipe: object, serial: Serial, out: object, limit: float, quiet: float) -> str:
     rest = b""
     end = time.monotonic() + limit
     crashed = False
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
         while True:
-            wait = min(qemu.GRACE if crashed else QUIET_LIMIT_S, end - time.monotonic())
+            wait = min(qemu.GRACE if crashed else quiet, end - time.monotonic())
             if wait <= 0 or not selector.select(wait):
                 return "crashed" if crashed else "hangs: stopped by the watchdog"
             data = pipe.read1(65536)  # type: ignore[attr-defined]
