@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
 """Build what Dom0 runs: an initramfs with the exerciser, to go with Debian's
-arm64 cloud kernel.
+arm64 cloud kernel, or with the full one, which also drives SATA.
 
 The initramfs holds the exerciser as /init, a static busybox for the shell
 scenario, the kernel modules Debian does not build in, and the ivshmem module
@@ -34,7 +34,12 @@ TARGET = "aarch64-unknown-linux-musl"
 CROSS = "aarch64-linux-gnu-"
 # Modules that the scenarios need and Debian's cloud kernel does not build in.
 # What these depend on is found from the modules themselves.
-MODULES = ["xen-privcmd", "virtio_pci", "virtio_net"]
+MODULES = {
+    "cloud-arm64": ["xen-privcmd", "virtio_pci", "virtio_net"],
+    "arm64": ["xen-privcmd", "ahci", "sd_mod"],
+}
+# The flavour for which the ivshmem module is built.
+CLOUD = "cloud-arm64"
 
 
 class BuildError(Exception):
@@ -44,8 +49,11 @@ class BuildError(Exception):
 class Builder:
     """Runs the steps, each with its own log and a stamp of its inputs."""
 
-    def __init__(self, cache):
-        self.dir = cache / "dom0"
+    def __init__(self, cache, flavour=CLOUD):
+        self.flavour = flavour
+        self.dir = cache / ("dom0" if flavour == CLOUD else f"dom0-{flavour}")
+        # The exerciser is the same for all kernels.
+        self.target = cache / "dom0" / "target"
         self.logs = self.dir / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
 
@@ -110,16 +118,23 @@ def fetch_packages(builder, refresh):
         apt = Apt(log)
         if refresh:
             apt.refresh(force=True)
-        headers = apt.dependency("linux-headers-cloud-arm64:arm64", r"linux-headers-\S+?-cloud-arm64(?=:|$|\s)")
-        release = headers.removeprefix("linux-headers-")
-        common = apt.dependency(f"{headers}:arm64", r"linux-headers-\S+?-common(?=:|$|\s)")
-        kbuild = apt.dependency(f"{headers}:arm64", r"linux-kbuild-[\d.]+")
+        packages = ["busybox-static:arm64"]
+        if builder.flavour == CLOUD:
+            headers = apt.dependency("linux-headers-cloud-arm64:arm64", r"linux-headers-\S+?-cloud-arm64(?=:|$|\s)")
+            release = headers.removeprefix("linux-headers-")
+            common = apt.dependency(f"{headers}:arm64", r"linux-headers-\S+?-common(?=:|$|\s)")
+            kbuild = apt.dependency(f"{headers}:arm64", r"linux-kbuild-[\d.]+")
+            packages += [f"{headers}:arm64", f"{common}:all", f"{kbuild}:{apt.arch}"]
+        else:
+            image = apt.dependency(f"linux-image-{builder.flavour}:arm64", rf"linux-image-\S+?-{builder.flavour}")
+            release = image.removeprefix("linux-image-")
         shutil.rmtree(root, ignore_errors=True)
-        for package in (f"linux-image-{release}:arm64", f"{headers}:arm64", f"{common}:all",
-                        f"{kbuild}:{apt.arch}", "busybox-static:arm64"):
+        for package in (f"linux-image-{release}:arm64", *packages):
             builder.run("unpack", ["dpkg-deb", "-x", apt.download(package), root])
-        # The headers' Makefile names its other half by an absolute path.
-        (root / f"usr/src/{headers}/Makefile").write_text(f"include {root}/usr/src/{common}/Makefile\n")
+        if builder.flavour == CLOUD:
+            # The headers' Makefile names its other half by an absolute path.
+            makefile = root / f"usr/src/{headers}/Makefile"
+            makefile.write_text(f"include {root}/usr/src/{common}/Makefile\n")
         lock.write_text(json.dumps({"release": release}))
 
     if refresh:
@@ -145,7 +160,7 @@ def need_rust(builder):
 
 def build_exerciser(builder):
     """Cross-build the Rust tool; linked by rust-lld, so no arm64 libc is needed."""
-    target_dir = builder.dir / "target"
+    target_dir = builder.target
     binary = target_dir / TARGET / "release" / "exerciser"
     version = subprocess.run(["rustc", "-vV"], cwd=HERE, capture_output=True, text=True, check=False).stdout
 
@@ -285,15 +300,16 @@ def pack(out, exerciser, busybox, modules):
 
 def build(args):
     """All steps in order; returns the kernel image and the initramfs."""
-    builder = Builder(args.cache)
+    builder = Builder(args.cache, args.flavour)
     if not all(shutil.which(tool) for tool in ("make", CROSS + "gcc")):
         install_host_packages(builder.logs / "tools.log", with_qemu=False)
     need_rust(builder)
     root, release = fetch_packages(builder, args.refresh)
     exerciser = build_exerciser(builder)
-    module = build_module(builder, root, release)
     found = list((root / "lib/modules" / release).rglob("*.ko"))
-    modules = [*module_order(found, MODULES), module]
+    modules = module_order(found, MODULES[args.flavour])
+    if args.flavour == CLOUD:
+        modules.append(build_module(builder, root, release))
     busybox = root / "bin/busybox"
     if not busybox.exists():
         busybox = root / "usr/bin/busybox"
@@ -306,11 +322,12 @@ def build(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=cache_root(), help="downloads and build products (%(default)s)")
+    parser.add_argument("--flavour", choices=list(MODULES), default=CLOUD, help="of Debian's kernel (%(default)s)")
     parser.add_argument("--out", type=Path, help="the initramfs to write (CACHE/dom0/initrd.gz)")
     parser.add_argument("--refresh", action="store_true", help="ask apt again for the newest kernel and busybox")
     args = parser.parse_args()
     args.cache = args.cache.resolve()
-    args.out = (args.out or args.cache / "dom0" / "initrd.gz").resolve()
+    args.out = (args.out or Builder(args.cache, args.flavour).dir / "initrd.gz").resolve()
     try:
         with locked("dom0"):
             kernel, initrd = build(args)

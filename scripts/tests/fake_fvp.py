@@ -53,22 +53,26 @@ Xen 4.20.4-pre
 (XEN) Xen version 4.20.4-pre debug=y
 (XEN) GICv3: using at most 57344 LPIs on the host.
 (XEN) GICv3: Found ITS @0x8080000
-XENITS: info scenario=smoke kernel=6.1.0-56-cloud-arm64 cpus=2 xen=yes
-XENITS: plan 2
-XENITS: ok 1 its-total msis=0 ms=54
-XENITS: ok 2 kernel-log lines=241 ms=410
+XENITS: info scenario=sata kernel=6.1.0-56-arm64 cpus=2 xen=yes
+XENITS: plan 4
+XENITS: ok 1 sda-0-cpu0 reads=500 irqs=500 irq=17 hwirq=16384 cpu=0 ms=16814
+XENITS: ok 2 sda-1-cpu1 reads=500 irqs=500 irq=17 hwirq=16384 cpu=1 ms=26299
+XENITS: ok 3 sda-2-cpu0 reads=500 irqs=500 irq=17 hwirq=16384 cpu=0 ms=8141
+XENITS: ok 4 kernel-log lines=289 ms=424
+XENITS: irq 17 ITS-MSI/16384 ahci[0000:00:01.0] 1006 501
 XENITS: info xen-key=L when=end
 (XEN) ITS: 'L' pressed
-(XEN) ITS: host lpis=0 unclaimed=0
-(XEN) ITS: host its=0 commands=4 outstanding=0 abandoned=0
-(XEN) ITS: vcpu d0v0 raised=0 done=0 slots=0 waiting=0 disabled=0
-(XEN) ITS: vcpu d0v1 raised=0 done=0 slots=0 waiting=0 disabled=0
-(XEN) ITS: commands d0 vits=0 SYNC=4 MAPC=2 INVALL=2 skipped=0
-(XEN) ITS: stats d0 lpis=0 queued=0 merged=0 disabled=0 waited=0 done=0 evicted=0 unrouted=0 storms=0 commands=8 skipped=0
-(XEN) ITS: state d0 devices=0 events=0 mapped=0 slots=0 waiting=0 dormant=0 masked=0 id_bits=16 table_bytes=2688 property_holes=0
+(XEN) ITS: host lpis=32 unclaimed=0
+(XEN) ITS: host its=0 commands=39 outstanding=0 abandoned=0
+(XEN) ITS: device d0 vits=0 devid=0x8 events=32 guest_bits=1 mapped=1 announced
+(XEN) ITS: vcpu d0v0 raised=1006 done=996 slots=0 waiting=0 disabled=0
+(XEN) ITS: vcpu d0v1 raised=501 done=393 slots=0 waiting=0 disabled=0
+(XEN) ITS: commands d0 vits=0 MOVI=2 SYNC=7 MAPD=1 MAPC=2 MAPTI=1 INVALL=2 skipped=0
+(XEN) ITS: stats d0 lpis=1507 queued=1389 merged=118 disabled=0 waited=0 done=1389 evicted=0 unrouted=0 storms=0 commands=15 skipped=0
+(XEN) ITS: state d0 devices=1 events=32 mapped=1 slots=0 waiting=0 dormant=0 masked=0 id_bits=16 table_bytes=6784 property_holes=0
 XENITS: info failures=0
 XENITS: done
-[   18.904688] reboot: Power down
+[   88.777420] reboot: Power down
 (XEN) Hardware Dom0 halted: halting machine
 """
 

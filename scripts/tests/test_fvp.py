@@ -94,6 +94,12 @@ class CommandLine(unittest.TestCase):
             line, "dom0_mem=1G console=dtuart noreboot loglvl=all iommu=no sched=null vwfi=native its-events=9"
         )
 
+    def test_dom0(self):
+        line = fvp_run.dom0_command_line(Options(dom0_args=["quiet"]), "sata,reads=9")
+        self.assertEqual(line, "console=hvc0 rdinit=/init xenits.test=sata,reads=9,nvme=0,pciadd=1 quiet")
+        self.assertIn("pciadd=0", fvp_run.dom0_command_line(Options(its="c"), "sata"))
+        self.assertIn("=sata,nvme=2,pciadd=1", fvp_run.dom0_command_line(Options(), "sata,nvme=2"))
+
 
 class Model(WithFolder):
     def test_none_is_starved(self):

@@ -161,6 +161,12 @@ RUST_BOOTS = [
         (vectors(285), *HEALTHY),
     ),
     BootTest(
+        "rust/sata",
+        "one vector that goes to every CPU, with Debian's full kernel, as on the Fast Model",
+        Options(smp=4, devices="sata=1", test="sata,pciadd=1"),
+        (fired(r"ahci\[", 2500), vectors(1), *HEALTHY),
+    ),
+    BootTest(
         "rust/affinity",
         "64 vectors change CPUs under load",
         Options(smp=8, devices=BOARD, test="affinity,late=0,pciadd=1", limit=300),

@@ -21,6 +21,7 @@ class Devices:
     queues: int = 0
     virtio_net: int = 0
     ivshmem: int = 0
+    sata: int = 0
 
     def describe(self) -> str:
         """For a line of the report."""
@@ -31,6 +32,8 @@ class Devices:
             words.append(f"{self.virtio_net} virtio-net")
         if self.ivshmem:
             words.append(f"{self.ivshmem} ivshmem")
+        if self.sata:
+            words.append(f"{self.sata} SATA")
         return ", ".join(words) or "no devices"
 
     def arguments(self, ivshmem_sockets: list[Path]) -> list[str]:
@@ -44,6 +47,9 @@ class Devices:
         for i in range(self.virtio_net):
             # All on one hub, so that they can talk to one another; without a boot ROM, which is in another package.
             args += ["-netdev", f"hubport,id=net{i},hubid=0", "-device", f"virtio-net-pci,netdev=net{i},romfile="]
+        for i in range(self.sata):
+            args += ["-blockdev", f"driver=null-co,node-name=sata{i},size={NVME_BYTES},read-zeroes=on"]
+            args += ["-device", f"ich9-ahci,id=ahci{i}", "-device", f"ide-hd,drive=sata{i},bus=ahci{i}.0"]
         for i, socket in enumerate(ivshmem_sockets):
             args += ["-chardev", f"socket,path={socket},id=ivshmem{i}"]
             args += ["-device", f"ivshmem-doorbell,vectors={IVSHMEM_VECTORS},chardev=ivshmem{i}"]
@@ -51,15 +57,15 @@ class Devices:
 
 
 def parse(text: str) -> Devices:
-    """Parse ``nvme[=N][,queues=M],virtio-net=N,ivshmem=N`` (``none`` for no device at all)."""
+    """Parse ``nvme[=N][,queues=M],virtio-net=N,ivshmem=N,sata=N`` (``none`` for no device at all)."""
     devices = Devices()
     if text.strip() in ("", "none"):
         return devices
-    names = {"nvme": "nvme", "queues": "queues", "virtio-net": "virtio_net", "ivshmem": "ivshmem"}
+    names = {"nvme": "nvme", "queues": "queues", "virtio-net": "virtio_net", "ivshmem": "ivshmem", "sata": "sata"}
     for item in text.split(","):
         name, _, value = item.strip().partition("=")
         if name not in names:
-            raise UsageError(f"--devices: no device '{name}'", hint="known are nvme, queues, virtio-net and ivshmem.")
+            raise UsageError(f"--devices: no device '{name}'", hint=f"known are {', '.join(names)}.")
         try:
             count = int(value) if value else 1
         except ValueError:

@@ -20,10 +20,14 @@ class Payload:
     initrd: Path
 
 
-def build(log: Path) -> tuple[Payload, bool]:
+FULL = "arm64"
+"""The flavour of Debian's kernel that drives SATA."""
+
+
+def build(log: Path, flavour: str = "cloud-arm64") -> tuple[Payload, bool]:
     """Kernel and initramfs by ``dom0/build.py``. The flag tells whether all was up to date."""
     said = output(
-        [sys.executable, "-B", REPO / "dom0/build.py", "--cache", cache_root()],
+        [sys.executable, "-B", REPO / "dom0/build.py", "--cache", cache_root(), "--flavour", flavour],
         log,
         what="dom0/build.py failed",
         hint="the log has what it said; it can be run by itself too.",

@@ -30,7 +30,7 @@ END_S = 30.0
 GUEST = "guest"
 """The name of the test that is the bare-metal guest, in the place of Dom0's kernel."""
 
-TESTS = ("smoke", GUEST)
+TESTS = ("sata", GUEST)
 """What runs if the user names no test."""
 
 PTA = {"off": (False,), "on": (True,), "both": (False, True)}
@@ -65,12 +65,13 @@ def xen_command_line(options: Options) -> str:
     return " ".join(words + options.xen_args)
 
 
-def dom0_command_line(test: str, extra: list[str]) -> str:
-    """Linux', as on QEMU. There is no NVMe here."""
-    name, *given = test.split(",")
-    if not any(option.startswith("nvme=") for option in given):
-        given.append("nvme=0")
-    return " ".join(["console=hvc0", "rdinit=/init", f"xenits.test={','.join([name, *given])}", *extra])
+def dom0_command_line(options: Options, test: str) -> str:
+    """Linux', as on QEMU. There is no NVMe here; and only the Rust ITS takes PCI devices that are announced."""
+    words = [test]
+    for name, value in (("nvme", 0), ("pciadd", int(options.its == "rust"))):
+        if f",{name}=" not in test:
+            words.append(f"{name}={value}")
+    return " ".join(["console=hvc0", "rdinit=/init", f"xenits.test={','.join(words)}", *options.dom0_args])
 
 
 def after(address: int, path: Path) -> int:
@@ -154,7 +155,7 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
 def boot_guest(argv: list[str], folder: Path, limit: float) -> tuple[guest.Column, str]:
     """Boot the bare-metal guest; all that it said, and how it ended (empty if well)."""
     column = guest.Column("rust")
-    serial, ended = guest.boot(argv, folder, "fvp", limit)
+    serial, ended = guest.boot(argv, folder, "fvp", limit, limit, "the model")
     guest.add(column, serial)
     column.boots = 1
     column.done = not ended and serial.done and not serial.bail
@@ -180,8 +181,8 @@ def run_one(
             pattern = test.partition(",")[2] or "*"
             payload = Payload(image, f"its.test={pattern} its.seed=1 its.seeds=1 its.fuzz=2000 its.from=1")
         else:
-            made, _ = dom0.build(step.log)
-            payload = Payload(made.kernel, dom0_command_line(test, options.dom0_args), made.initrd)
+            made, _ = dom0.build(step.log, dom0.FULL)
+            payload = Payload(made.kernel, dom0_command_line(options, test), made.initrd)
         machine = prepare(options, payload, xen, firmware, pta, folder, step.log)
         argv = machine.command(model)
         if test.split(",")[0] == GUEST:

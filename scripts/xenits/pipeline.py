@@ -82,7 +82,8 @@ def build_xen(options: Options, steps: Steps, with_qemu: bool) -> Image:
 def machine(options: Options, steps: Steps) -> qemu.Machine:
     """The steps between the image of Xen and the boot."""
     with steps.step("Dom0 kernel and initramfs") as step:
-        payload, had = dom0.build(step.log)
+        flavour = (dom0.FULL,) if devices_module.parse(options.devices).sata else ()
+        payload, had = dom0.build(step.log, *flavour)
         if had:
             step.up_to_date()
         with locked("dom0"):

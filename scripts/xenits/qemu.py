@@ -26,6 +26,7 @@ COUNTED = {
     "rebind": ("ivshmem",),
     "hotplug": ("ivshmem",),
     "storm": ("ivshmem",),
+    "sata": ("sata",),
 }
 """Devices besides NVMe whose number a scenario wants to be told (see dom0/exerciser)."""
 
@@ -75,7 +76,8 @@ class Machine:
         if name in ("shell", "count"):
             return self.test
         given = {option.split("=", 1)[0] for option in options}
-        counts = {"nvme": self.devices.nvme, "net": self.devices.virtio_net, "ivshmem": self.devices.ivshmem}
+        devices = self.devices
+        counts = {"nvme": devices.nvme, "net": devices.virtio_net, "ivshmem": devices.ivshmem, "sata": devices.sata}
         for option in ("nvme", *COUNTED.get(name, ())):
             if option not in given:
                 options.append(f"{option}={counts[option]}")

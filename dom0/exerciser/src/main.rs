@@ -23,6 +23,7 @@ mod nvme;
 mod options;
 mod rebind;
 mod report;
+mod sata;
 mod scenario;
 mod storm;
 mod sysfs;

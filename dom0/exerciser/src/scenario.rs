@@ -13,6 +13,7 @@ use crate::nvme::{self, Nvme};
 use crate::options::Options;
 use crate::rebind;
 use crate::report::{Outcome, Report};
+use crate::sata;
 use crate::storm;
 use crate::sysfs;
 
@@ -41,6 +42,7 @@ pub fn prepare(options: &Options) -> Result<Vec<Check>, String> {
     let (own, build): (&[&str], Build) = match options.scenario.as_str() {
         "smoke" => (&[], smoke),
         "count" => (&[], count),
+        "sata" => (&["sata"], sata),
         "multi" => (&["net", "ivshmem", "rounds", "flaps"], multi),
         "affinity" => (&["ivshmem", "vectors", "changes", "seed", "pause", "late"], affinity),
         "rebind" => (&["ivshmem", "count", "rescans"], rebind),
@@ -139,6 +141,25 @@ fn count(options: &Options) -> Result<Vec<Check>, String> {
     let devices = nvme::expect(1)?;
     let device = devices.into_iter().next().ok_or("no NVMe")?;
     Ok(vec![check("reads", move || device.reads_on(0, reads))])
+}
+
+/// Disks with one vector each, which goes to every CPU in turn.
+fn sata(options: &Options) -> Result<Vec<Check>, String> {
+    let reads = options.number("reads", 500)?;
+    let mut checks = Vec::new();
+    for disk in sata::expect(options.number("sata", 1)?)? {
+        // Back to the first CPU at the end.
+        for (i, cpu) in sysfs::online()?.into_iter().chain([0]).enumerate() {
+            let disk = disk.clone();
+            let name = format!("{}-{i}-cpu{cpu}", disk.disk);
+            checks.push(check(name, move || disk.reads_to(cpu, reads)));
+        }
+    }
+    if checks.is_empty() {
+        return Err("this scenario needs a SATA disk".to_owned());
+    }
+    checks.push(log_check(options.number("pciadd", 0)? != 0));
+    Ok(checks)
 }
 
 /// A check that rings all vectors of a device.
