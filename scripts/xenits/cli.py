@@ -88,7 +88,7 @@ def run_parser() -> argparse.ArgumentParser:
     box.add_argument("--smp", type=int, default=2, metavar="N", help="CPUs, 1 to 64 (default: 2)")
     box.add_argument(
         "--devices", metavar="LIST",
-        help="Dom0's PCI devices: nvme[=N][,queues=M],virtio-net=N,ivshmem=N, or none (default: nvme=1)",
+        help="Dom0's PCI devices: nvme[=N][,queues=M],virtio-net=N,ivshmem=N,sata=N, or none (default: nvme=1)",
     )  # fmt: skip
     box.add_argument("--xen-args", default="", metavar="ARGS", help="append to Xen's command line")
     box.add_argument("--dom0-args", default="", metavar="ARGS", help="append to Dom0's kernel command line")
@@ -96,8 +96,8 @@ def run_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--test",
         metavar="NAME[,OPT=VAL]",
-        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm or count (default: smoke); "
-        "fvp also takes guest[,CASES], the bare-metal guest (default: smoke, then guest)",
+        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm, count or sata (default: smoke); "
+        "fvp also takes guest[,CASES], the bare-metal guest (default: sata, then guest)",
     )
     what.add_argument("--shell", action="store_true", help="no test: Dom0's console on this terminal, ctrl-a x quits")
     what.add_argument(
