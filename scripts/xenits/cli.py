@@ -162,13 +162,15 @@ def run_command(argv: list[str]) -> int:
     finally:
         if args.keep_logs:
             keep_logs(logs, args.keep_logs)
+            for folder in sorted(p for p in logs.iterdir() if p.is_dir()):
+                keep_logs(folder, args.keep_logs / folder.name)
 
 
 def keep_logs(logs: Path, target: Path) -> None:
     """Copy the logs of a run, without the images that lie beside them."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(logs.iterdir()):
-        if path.suffix in (".log", ".cmd", ".config"):
+        if path.suffix in (".log", ".cmd", ".config", ".dts", ".json"):
             shutil.copy2(path, target / path.name)
 
 

@@ -43,6 +43,7 @@ class Payload:
     kernel: Path
     bootargs: str
     initrd: Path | None = None
+    xen_args: tuple[str, ...] = ()
 
 
 def check_options(options: Options, shell: bool, devices: bool) -> None:
@@ -57,12 +58,12 @@ def check_options(options: Options, shell: bool, devices: bool) -> None:
         raise UsageError("--devices is not for --platform fvp, whose machine has what it has")
 
 
-def xen_command_line(options: Options) -> str:
+def xen_command_line(options: Options, *more: str) -> str:
     """Xen's, as on QEMU; it leaves the SMMU to Dom0, whose memory is where Dom0 thinks that it is."""
     words = ["dom0_mem=1G", "console=dtuart", "noreboot", "loglvl=all", "iommu=no"]
     if options.smp >= 4:
         words += ["sched=null", "vwfi=native"]
-    return " ".join(words + options.xen_args)
+    return " ".join([*words, *more, *options.xen_args])
 
 
 def dom0_command_line(options: Options, test: str) -> str:
@@ -90,7 +91,9 @@ def prepare(
         address = after(kernel.address, payload.kernel)
         modules.append(fvp_tree.Module("ramdisk", address, payload.initrd.stat().st_size))
         data.append((payload.initrd, address))
-    tree = fvp_tree.write(fvp_tree.Board(options.smp, xen_command_line(options), tuple(modules)), folder, log)
+    tree = fvp_tree.write(
+        fvp_tree.Board(options.smp, xen_command_line(options, *payload.xen_args), tuple(modules)), folder, log
+    )
     disk, pci = folder / "disk.img", folder / "pci.json"
     with open(disk, "wb") as file:
         file.truncate(DISK_BYTES)
@@ -152,8 +155,8 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         raise StepError("the model closed its console and does not end") from None
 
 
-def boot_guest(argv: list[str], folder: Path, limit: float) -> tuple[guest.Column, str]:
-    """Boot the bare-metal guest; all that it said, and how it ended (empty if well)."""
+def boot_guest(argv: list[str], folder: Path, limit: float) -> guest.Column:
+    """Boot the bare-metal guest; all that it said."""
     column = guest.Column("rust")
     serial, ended = guest.boot(argv, folder, "fvp", limit, limit, "the model")
     guest.add(column, serial)
@@ -163,43 +166,7 @@ def boot_guest(argv: list[str], folder: Path, limit: float) -> tuple[guest.Colum
         number, case = serial.started
         column.cases[case] = guest.Outcome("CRASH" if serial.xen.crashes else "HANG", ended)
         column.problems.append(f"it got to case {number} only: {case}")
-    return column, ended
-
-
-def run_one(
-    options: Options, test: str, xen: Path, firmware: fvp_firmware.Firmware, pta: bool, model: Path, steps: Steps
-) -> list[str]:
-    """Make everything for one boot, boot, print the report; the reasons to call it a failure."""
-    folder = steps.logs / f"{test.split(',')[0]}-pta-{'on' if pta else 'off'}"
-    folder.mkdir()
-    words = "on" if pta else "off"
-    label = f"{'debug' if options.debug else 'release'} build, FVP Base RevC, {options.smp} CPUs, PTA {words}"
-    with steps.step(f"boot {test} with PTA {words}") as step:
-        if test.split(",")[0] == GUEST:
-            image = folder / "guest.img"
-            guest.build_guest(step.log, image)
-            pattern = test.partition(",")[2] or "*"
-            payload = Payload(image, f"its.test={pattern} its.seed=1 its.seeds=1 its.fuzz=2000 its.from=1")
-        else:
-            made, _ = dom0.build(step.log, dom0.FULL)
-            payload = Payload(made.kernel, dom0_command_line(options, test), made.initrd)
-        machine = prepare(options, payload, xen, firmware, pta, folder, step.log)
-        argv = machine.command(model)
-        if test.split(",")[0] == GUEST:
-            column, _ = boot_guest(argv, folder, options.limit)
-            found = guest.failures(column)
-            text = guest_report(column, label, found)
-        else:
-            boot_ = boot(argv, folder, options.limit)
-            found = boot_.problems()
-            text = report.render(boot_, options.its, f"{label}, test {test}", found)
-        step.say("see the report" if found else "powered off")
-    (folder / "report.log").write_text(text + "\n", encoding="utf-8")
-    print(text, flush=True)
-    if not found:
-        for name in ("disk.img", "guest.img"):
-            (folder / name).unlink(missing_ok=True)
-    return found
+    return column
 
 
 def guest_report(column: guest.Column, label: str, found: list[str]) -> str:
@@ -215,13 +182,77 @@ def guest_report(column: guest.Column, label: str, found: list[str]) -> str:
     return "\n".join(lines + (["FAIL", *(f"  - {why}" for why in found)] if found else ["PASS"]))
 
 
+@dataclass(frozen=True)
+class Run:
+    """One boot: what is tested, and on which of the two ITSes."""
+
+    test: str
+    pta: bool
+
+    def name(self) -> str:
+        """In a few words."""
+        return f"{self.test} with PTA {'on' if self.pta else 'off'}"
+
+    def folder(self) -> str:
+        """The name of the folder for its logs."""
+        return f"{self.test.split(',')[0]}-pta-{'on' if self.pta else 'off'}"
+
+    def is_guest(self) -> bool:
+        """Whether it is the bare-metal guest that is booted."""
+        return self.test.split(",")[0] == GUEST
+
+    def payload(self, options: Options, folder: Path, log: Path) -> Payload:
+        """What Xen is to start; made now, if need be."""
+        if not self.is_guest():
+            made, _ = dom0.build(log, dom0.FULL)
+            return Payload(made.kernel, dom0_command_line(options, self.test), made.initrd)
+        image = folder / "guest.img"
+        guest.build_guest(log, image)
+        pattern = self.test.partition(",")[2] or "*"
+        bootargs = f"its.test={pattern} its.seed=1 its.seeds=1 its.fuzz=2000 its.from=1"
+        # A debug build would print each line about a wrong command; and each vCPU has a CPU for itself.
+        more = ("guest_loglvl=none/warning", *(() if options.smp >= 4 else ("sched=null", "vwfi=native")))
+        return Payload(image, bootargs, xen_args=more)
+
+    def boot(self, options: Options, argv: list[str], folder: Path) -> tuple[list[str], str]:
+        """Boot; the reasons to call it a failure, and a report."""
+        kind = "debug" if options.debug else "release"
+        label = f"{kind} build, FVP Base RevC, {options.smp} CPUs, test {self.name()}"
+        if self.is_guest():
+            column = boot_guest(argv, folder, options.limit)
+            found = guest.failures(column)
+            return found, guest_report(column, label, found)
+        done = boot(argv, folder, options.limit)
+        return done.problems(), report.render(done, options.its, label, done.problems())
+
+
+def run_one(
+    run: Run, options: Options, xen: Path, firmware: fvp_firmware.Firmware, model: Path, steps: Steps
+) -> list[str]:
+    """Make everything for one boot, boot, print the report; the reasons to call it a failure."""
+    folder = steps.logs / run.folder()
+    folder.mkdir()
+    with steps.step(f"boot {run.name()}") as step:
+        payload = run.payload(options, folder, step.log)
+        machine = prepare(options, payload, xen, firmware, run.pta, folder, step.log)
+        found, text = run.boot(options, machine.command(model), folder)
+        step.say("see the report" if found else "powered off")
+    (folder / "report.log").write_text(text + "\n", encoding="utf-8")
+    print(text, flush=True)
+    if not found:
+        # Large, and of use only for looking into a failure.
+        for name in ("disk.img", "guest.img"):
+            (folder / name).unlink(missing_ok=True)
+    return found
+
+
 def command(options: Options, tests: list[str], pta: str, logs: Path, build_only: bool) -> int:
     """All of ``scripts/run --platform fvp``."""
     model = fvp.find()
     names = fvp.known_parameters(model, logs / "parameters.log")
     wanted = fvp.Machine(1, False, Path(), Path(), (), Path(), Path()).parameters()
     fvp.check_parameters(wanted, names, model, logs / "parameters.log")
-    runs = [(test, on) for test in tests for on in PTA[pta]]
+    runs = [Run(test, on) for test in tests for on in PTA[pta]]
     steps = Steps(pipeline.BUILD_STEPS + 1 + (0 if build_only else len(runs)), logs)
     pipeline.build_xen(options, steps, with_qemu=True)
     with steps.step("firmware") as step:
@@ -232,11 +263,11 @@ def command(options: Options, tests: list[str], pta: str, logs: Path, build_only
         print(logs / "xen")
         print(firmware.fip)
         return 0
-    xen = logs / "xen"
-    outcomes = [(test, on, run_one(options, test, xen, firmware, on, model, steps)) for test, on in runs]
+    outcomes = {run: run_one(run, options, logs / "xen", firmware, model, steps) for run in runs}
     print()
-    for test, on, found in outcomes:
-        print(f"{'FAIL' if found else 'PASS'} {test} with PTA {'on' if on else 'off'}")
-    if not any(found for _, _, found in outcomes):
-        (logs / "xen-syms").unlink(missing_ok=True)
-    return 1 if any(found for _, _, found in outcomes) else 0
+    for run, found in outcomes.items():
+        print(f"{'FAIL' if found else 'PASS'} {run.name()}")
+    if any(outcomes.values()):
+        return 1
+    (logs / "xen-syms").unlink(missing_ok=True)
+    return 0

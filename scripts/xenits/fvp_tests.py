@@ -93,6 +93,12 @@ def _judge(name: str, code: int, said: str, wanted: int, *texts: str) -> Result:
 def _whole(context: Context) -> Iterable[Result]:
     code, said = run_it(context, "good", {}, "--test", "sata")
     yield _judge("good", code, said, 0, "PASS sata with PTA off", "PASS sata with PTA on")
+    code, said = run_it(context, "guest", {}, "--test", "guest,int*,movi*", "--pta", "on")
+    yield _judge("guest", code, said, 0, "15 of 15 cases are ok", "PASS guest,int*,movi* with PTA on")
+    torn = context.logs / "torn.txt"
+    torn.write_text("TAP version 13\n1..2\n# start 1 a\nok 1 - a\n# start 2 b\n", encoding="utf-8")
+    code, said = run_it(context, "guest-torn", {"FAKE_FVP_CONSOLE": str(torn)}, "--test", "guest", "--pta", "off")
+    yield _judge("guest-torn", code, said, 1, "FAIL guest with PTA off", "b: HANG", "did not get to its end")
     console = context.logs / "bad.txt"
     console.write_text("XENITS: plan 1\nXENITS: not ok 1 sda-0-cpu0 0 interrupts\nXENITS: done\n", encoding="utf-8")
     code, said = run_it(context, "bad", {"FAKE_FVP_CONSOLE": str(console)}, "--test", "sata", "--pta", "on")
