@@ -75,6 +75,9 @@ class Job:
     options: Options
     variant: str = ""
     dom0_args: str = ""
+    config: str = ""
+    """What the build's configuration is made to say besides."""
+
     fails_with: str = ""
     """What a job that must not pass says."""
 
@@ -85,11 +88,15 @@ JOBS = [
     Job("rust", "passes on the Rust ITS", Options(), variant="rust"),
     Job("not-rust", "sees that it is not the Rust ITS", Options(its="c"), variant="rust", fails_with="grep -x"),
     Job(
+        "refused", "sees that Xen refuses PCI devices", Options(its="c"), variant="rust",
+        config="CONFIG_ITS_RUST=y\n", fails_with="its test failed: Xen refused a PCI device",
+    ),
+    Job(
         "no-lpis", "fails at once if there are no LPIs", Options(its="c"), dom0_args="pci=nomsi",
         fails_with="its test failed: 0 LPIs for 1000 reads",
     ),
 ]  # fmt: skip
-"""The last two show that it can fail."""
+"""The last three show that it can fail."""
 
 
 def _prepare(job: Job, context: Context) -> Path:
@@ -105,7 +112,8 @@ def _prepare(job: Job, context: Context) -> Path:
     tree, _, _, _ = xen_source.patched(source, context.log)
     shutil.copytree(tree / "automation", folder / "automation")
     shutil.copy2(built / "xen", folder / "binaries/xen")
-    shutil.copy2(image.config, folder / "xen-config")
+    config = image.config.read_text(encoding="utf-8") + job.config
+    (folder / "xen-config").write_text(config, encoding="utf-8")
     shutil.copy2(payload.kernel, folder / "binaries/Image")
     rootfs(payload.kernel.parents[1], folder, context.log)
     if job.dom0_args:
