@@ -109,6 +109,27 @@ class Patches(Scratch):
         self.assertIn("xen/file.c: Hunk #1 FAILED at 1.", said)
         self.assertIn("-three", said)
 
+    def test_a_job_of_xens_ci_may_be_left_out_on_the_users_tree(self):
+        self.write("xen/file.c", "one\ntwo\nthree\nfour\nfive\n")
+        self.write("xen-patches/4.20/0002-ci.patch", PATCH.replace("xen/file.c", "automation/job"))
+        self.write("xen/arch/arm/a.c")
+
+        def patched(own):
+            source = xen_source.Source(self.top, f"k{own}", "the tree", own)
+            with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.top / f"cache{own}")}):
+                tree, _, remark, _ = xen_source.patched(source, self.log)
+            return (tree / "xen/file.c").read_text(), remark
+
+        text, remark = patched(own=True)
+        self.assertIn("drei", text)
+        self.assertEqual(remark, "2 patches; without 0002-ci.patch")
+        with self.assertRaisesRegex(StepError, "0002-ci.patch does not apply"):
+            patched(own=False)
+        job = self.write("automation/job", "one\ntwo\nthree\nfour\nfive\n")
+        with mock.patch.object(xen_source, "digest_files", return_value="other"):
+            self.assertEqual(patched(own=True)[1], "2 patches")
+        self.assertIn("three", job.read_text())
+
     def test_order_is_that_of_the_numbers_or_of_series(self):
         self.write("xen-patches/4.20/0002-b.patch", PATCH)
         names = [p.name for p in xen_source.patch_files("4.20")]

@@ -195,7 +195,9 @@ def patched(source: Source, log: Path) -> tuple[Path, str, str, bool]:
             shutil.copy2(source.path / name, target, follow_symlinks=False)
         inexact = []
         for path in patches:
-            if _apply(path, temp, log, source):
+            if source.own and not _needed(path) and not _applies(path, temp):
+                remark += f"; without {path.name}"
+            elif _apply(path, temp, log, source):
                 inexact.append(path.name)
         if inexact:
             remark += f"; with fuzz or offset: {', '.join(inexact)}"
@@ -208,6 +210,18 @@ def _drop_old_patched(src: Path) -> None:
     trees = sorted(src.glob("patched-*"), key=lambda p: p.stat().st_mtime)
     for tree in trees[:-PATCHED_KEPT]:
         shutil.rmtree(tree, ignore_errors=True)
+
+
+def _needed(patch: Path) -> bool:
+    """Whether a patch changes what Xen is built from: jobs of Xen's CI may differ in a user's tree."""
+    names = re.findall(r"^\+\+\+ b/(.*)$", patch.read_text(encoding="utf-8"), re.MULTILINE)
+    return not names or not all(name.startswith("automation/") for name in names)
+
+
+def _applies(patch: Path, tree: Path) -> bool:
+    """Whether it would apply, if it were tried as it is on a user's tree."""
+    argv = ["patch", "-p1", "--force", "--dry-run", "--fuzz=2", "-i", str(patch)]
+    return subprocess.run(argv, cwd=tree, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode == 0
 
 
 def _apply(patch: Path, tree: Path, log: Path, source: Source) -> bool:
