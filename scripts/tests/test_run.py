@@ -40,6 +40,13 @@ class DeviceLists(unittest.TestCase):
         self.assertIn("virtio-net-pci,netdev=net0,romfile=", args)
         self.assertIn("socket,path=/s,id=ivshmem0", args)
 
+    def test_each_sata_disk_has_a_controller(self):
+        parsed = devices.parse("sata=2")
+        args = " ".join(parsed.arguments([]))
+        self.assertIn("-device ich9-ahci,id=ahci1 -device ide-hd,drive=sata1,bus=ahci1.0", args)
+        self.assertIn("node-name=sata1,", args)
+        self.assertEqual(parsed.describe(), "2 SATA")
+
 
 class CommandLine(unittest.TestCase):
     def machine(self, **options):
@@ -65,6 +72,8 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(self.machine(devices=four, test="smoke,nvme=2").scenario(), "smoke,nvme=2")
         self.assertEqual(self.machine(devices=four, test="multi,net=1").scenario(), "multi,net=1,nvme=4,ivshmem=2")
         self.assertEqual(self.machine(devices=four, test="shell").scenario(), "shell")
+        disk = devices.Devices(sata=1)
+        self.assertEqual(self.machine(devices=disk, test="sata").scenario(), "sata,nvme=0,sata=1")
 
     def test_commas_are_doubled(self):
         command = " ".join(self.machine(test="smoke,n=1").command(Path("/errors")))
