@@ -156,7 +156,7 @@ class Model(WithFolder):
 
 class Options_(unittest.TestCase):
     def test_what_is_for_qemu_only(self):
-        for argv in (["--gic", "4"], ["--shell"], ["--devices", "nvme=1"], ["--smp", "9"]):
+        for argv in (["--gic", "4"], ["--shell"], ["--devices", "nvme=1"], ["--smp", "9"], ["--build-only"]):
             with self.subTest(argv), self.assertRaises(UsageError):
                 cli.run_command(["--platform", "fvp", *argv])
 

@@ -36,7 +36,6 @@ examples:
   scripts/run --shell                        look around in Dom0 yourself
   scripts/run --tree ~/src/xen --release     with your own Xen, upstream included
   scripts/run --build-only | tail -n 2       paths of the image and of its symbols
-
   scripts/run --platform fvp                 on Arm's Fast Model, which you have to have
 
 exit status: 0 the boot passed, 1 it failed or a step did, 2 wrong options,
@@ -132,12 +131,13 @@ def run_command(argv: list[str]) -> int:
     )
     devices_module.parse(options.devices)
     if args.platform == "fvp":
-        fvp_run.check_options(options, args.shell, bool(args.devices))
+        other = {"--shell": args.shell, "--devices": args.devices, "--build-only": args.build_only}
+        fvp_run.check_options(options, other)
     logs = new_run_dir()
     try:
         if args.platform == "fvp":
-            tests = [args.test] if args.test else list(fvp_run.TESTS)
-            return fvp_run.command(options, tests, args.pta, logs, args.build_only)
+            tests = [args.test] if args.test else fvp_run.TESTS[args.its]
+            return fvp_run.command(options, tests, args.pta, logs)
         if args.build_only:
             image = pipeline.build_xen(options, Steps(pipeline.BUILD_STEPS, logs), with_qemu=False)
             print(image.xen)

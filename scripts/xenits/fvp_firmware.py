@@ -38,6 +38,9 @@ OPTIONS = {
 }
 TARGETS = ("bl1", "bl2", "bl31", "fip")
 
+LIMIT_S = 900
+"""It takes 12 s on a quiet machine."""
+
 
 @dataclass(frozen=True)
 class Firmware:
@@ -97,7 +100,17 @@ def build(log: Path) -> tuple[Firmware, bool]:
         stamp.clear()
         shutil.rmtree(out, ignore_errors=True)
         words = [f"{name}={value}" for name, value in OPTIONS.items()]
-        argv: Command = ["make", "-C", tree, f"-j{os.cpu_count() or 1}", f"BUILD_BASE={out}", *words, *TARGETS]
+        argv: Command = [
+            "timeout",
+            str(LIMIT_S),
+            "make",
+            "-C",
+            tree,
+            f"-j{os.cpu_count() or 1}",
+            f"BUILD_BASE={out}",
+            *words,
+            *TARGETS,
+        ]
         run(argv, log, what="TF-A does not build", hint="the first error in the log is the one to look at.")
         if not firmware.complete():
             raise StepError("make was content, but not all of TF-A is there", log=log)
