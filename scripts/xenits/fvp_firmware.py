@@ -35,6 +35,8 @@ OPTIONS = {
     # What BL31 starts gets the device tree's address in x0, as an arm64 image expects it.
     "ARM_LINUX_KERNEL_AS_BL33": "1",
     "PRELOADED_BL33_BASE": f"{fvp.XEN_ADDRESS:#x}",
+    # The one for this board, whose CPUs are numbered from level 1 of their affinity on.
+    "FVP_HW_CONFIG_DTS": "fdts/fvp-base-gicv3-psci-1t.dts",
 }
 TARGETS = ("bl1", "bl2", "bl31", "fip")
 
@@ -88,7 +90,7 @@ def build(log: Path) -> tuple[Firmware, bool]:
             made / "bl1.bin",
             made / "fip.bin",
             tree / "tools/fiptool/fiptool",
-            made / "fdts/fvp-base-gicv3-psci.dtb",
+            made / "fdts/fvp-base-gicv3-psci-1t.dtb",
         )
         inputs = {"tree": tree.name, "options": OPTIONS, "cc": output(["aarch64-linux-gnu-gcc", "--version"], log)}
         stamp = Stamp(out / "build.stamp")
@@ -99,18 +101,9 @@ def build(log: Path) -> tuple[Firmware, bool]:
                 Apt(log).install([OPENSSL_PACKAGE])
         stamp.clear()
         shutil.rmtree(out, ignore_errors=True)
-        words = [f"{name}={value}" for name, value in OPTIONS.items()]
-        argv: Command = [
-            "timeout",
-            str(LIMIT_S),
-            "make",
-            "-C",
-            tree,
-            f"-j{os.cpu_count() or 1}",
-            f"BUILD_BASE={out}",
-            *words,
-            *TARGETS,
-        ]
+        words = [f"BUILD_BASE={out}", *(f"{name}={value}" for name, value in OPTIONS.items())]
+        make = ["make", "-C", str(tree), f"-j{os.cpu_count() or 1}"]
+        argv: Command = ["timeout", str(LIMIT_S), *make, *words, *TARGETS]
         run(argv, log, what="TF-A does not build", hint="the first error in the log is the one to look at.")
         if not firmware.complete():
             raise StepError("make was content, but not all of TF-A is there", log=log)

@@ -19,7 +19,7 @@ FAKE = REPO / "scripts/tests/fake_fvp.py"
 
 LIMIT_S = 900.0
 
-BOARD = fvp_tree.Board(4, "console=dtuart", (fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, 4096),))
+BOARD = fvp_tree.Board(2 * fvp.CLUSTER, "console=dtuart", (fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, 4096),))
 
 SAME = {
     "/interrupt-controller@2f000000": ("compatible", "reg", "interrupts", "#interrupt-cells"),
@@ -42,9 +42,13 @@ def differences(ours: fdt.Tree, theirs: fdt.Tree) -> list[str]:
     mine, other = (tree.node("/timer").cells("interrupts") for tree in (ours, theirs))
     if [n & ~0xFF00 for n in other] != mine:
         found.append(f"/timer: interrupts are {mine}, and {other} in TF-A's")
+    cpus = [[node.cells("reg") for name, node in tree.node("/cpus").children.items() if name.startswith("cpu@")]
+            for tree in (ours, theirs)]  # fmt: skip
+    if cpus[0] != cpus[1]:
+        found.append(f"the CPUs are {cpus[0]}, and {cpus[1]} in TF-A's")
     # The ITS and the UARTs are behind a bus of theirs.
     its = theirs.node("/interrupt-controller@2f000000")
-    (bus,) = (start for start in [its.cells("ranges")[2]])
+    bus = its.cells("ranges")[2]
     base, size = next(node.cells("reg") for node in its.children.values() if "msi-controller" in node.properties)
     mine = ours.node("/interrupt-controller@2f000000/msi-controller@2f020000").cells("reg")
     if mine != [0, bus + base, 0, size]:
