@@ -249,11 +249,13 @@ def run_one(
 def command(options: Options, tests: Sequence[str], pta: str, logs: Path) -> int:
     """All of ``scripts/run --platform fvp``."""
     model = fvp.find()
-    names = fvp.known_parameters(model, logs / "parameters.log")
-    wanted = fvp.Machine(1, False, Path(), Path(), (), Path(), Path()).parameters()
-    fvp.check_parameters(wanted, names, model, logs / "parameters.log")
     runs = [Run(test, on) for test in tests for on in PTA[pta]]
-    steps = Steps(pipeline.BUILD_STEPS + 1 + len(runs), logs)
+    steps = Steps(pipeline.BUILD_STEPS + 2 + len(runs), logs)
+    with steps.step("Fast Model") as step:
+        names = fvp.known_parameters(model, step.log)
+        wanted = fvp.Machine(1, False, Path(), Path(), (), Path(), Path()).parameters()
+        fvp.check_parameters(wanted, names, model, step.log)
+        step.say(f"{model}; it knows all {len(wanted)} parameters that are needed")
     pipeline.build_xen(options, steps, with_qemu=True)
     with steps.step("firmware") as step:
         firmware, had = fvp_firmware.build(step.log)

@@ -119,9 +119,11 @@ def _whole(context: Context) -> Iterable[Result]:
 def _model(context: Context) -> list[Result]:
     name = "fvp/model"
     try:
-        fvp.find()
+        model = fvp.find()
     except fvp.Starved as error:
         return [Result(name, skipped=error.message)]
+    if model == FAKE:
+        return [Result(name, (f"{model} is no model, but stands for one in tests",))]
     options = Options(smp=4, limit=fvp_run.LIMIT_S)
     code = fvp_run.command(options, fvp_run.TESTS[options.its], "both", context.logs)
     return [Result(name, () if code == 0 else (f"ended with status {code}: see its report above",))]
