@@ -46,7 +46,9 @@ LIMIT_S = 900
 
 @dataclass(frozen=True)
 class Firmware:
-    """What was built. `tree` is TF-A's own device tree of the board."""
+    """What was built, and from where. `tree` is TF-A's own device tree of the board."""
+
+    source: Path
 
     bl1: Path
     fip: Path
@@ -87,6 +89,7 @@ def build(log: Path) -> tuple[Firmware, bool]:
         out = cache_root() / "build/tf-a"
         made = out / "fvp/debug"
         firmware = Firmware(
+            tree,
             made / "bl1.bin",
             made / "fip.bin",
             tree / "tools/fiptool/fiptool",

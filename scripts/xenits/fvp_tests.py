@@ -6,9 +6,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
-from . import fdt, fvp, fvp_firmware, fvp_run, fvp_tree
+from . import fdt, fvp, fvp_bl31, fvp_firmware, fvp_run, fvp_tree
 from .layout import REPO
 from .pipeline import Options
 from .shell import captured, run
@@ -63,6 +65,20 @@ def differences(ours: fdt.Tree, theirs: fdt.Tree) -> list[str]:
     return found
 
 
+def _read_by_bl31(firmware: fvp_firmware.Firmware, tree: Path, context: Context) -> list[str]:
+    """TF-A's own code finds in our tree what it finds in its own; and nothing is missing with fewer CPUs."""
+    program = fvp_bl31.reader(firmware.source, context.logs, context.log)
+    ours, theirs = (fvp_bl31.read(program, path, context.log) for path in (tree, firmware.tree))
+    found = [] if ours == theirs else [f"BL31 finds\n{ours}and in TF-A's own tree\n{theirs}"]
+    for cpus in (1, fvp.CLUSTER + 1):
+        folder = context.logs / f"{cpus}-cpus"
+        folder.mkdir()
+        fewer = fvp_tree.write(replace(BOARD, cpus=cpus), folder, context.log)
+        if f"cpus={cpus} " not in (text := fvp_bl31.read(program, fewer, context.log)):
+            found.append(f"with {cpus} CPUs BL31 finds\n{text}")
+    return found
+
+
 def _firmware(context: Context) -> list[Result]:
     firmware, _ = fvp_firmware.build(context.log)
     tree = fvp_tree.write(BOARD, context.logs, context.log)
@@ -76,7 +92,12 @@ def _firmware(context: Context) -> list[Result]:
     if (unpacked / "nt-fw.bin").exists():
         found.append("the FIP has a BL33, which TF-A would start in the place of Xen")
     facts = differences(fdt.parse(tree.read_bytes()), fdt.parse(firmware.tree.read_bytes()))
-    return [Result("fvp/firmware", tuple(found)), Result("fvp/firmware/facts", tuple(facts))]
+    read = _read_by_bl31(firmware, tree, context)
+    return [
+        Result("fvp/firmware", tuple(found)),
+        Result("fvp/firmware/facts", tuple(facts)),
+        Result("fvp/firmware/bl31", tuple(read)),
+    ]
 
 
 def run_it(context: Context, name: str, env: Mapping[str, str], *words: str) -> tuple[int, str]:
@@ -131,7 +152,7 @@ def _model(context: Context) -> list[Result]:
 
 def cases() -> Iterable[Case]:
     """All of them."""
-    about = "TF-A is built, its FIP has our device tree, and that agrees with TF-A's own of the board"
+    about = "TF-A is built, its FIP has our device tree, which BL31's code can read, and it agrees with TF-A's own"
     yield Case("fvp/firmware", about, _firmware, quick=False)
     about = "scripts/run --platform fvp on a program that stands for the model: good, bad, hanging, another, none"
     yield Case("fvp/whole", about, partial(_whole), quick=False)
