@@ -232,7 +232,7 @@ def run_one(
     """Make everything for one boot, boot, print the report; the reasons to call it a failure."""
     folder = steps.logs / run.folder()
     folder.mkdir()
-    with steps.step(f"boot {run.name()}") as step:
+    with steps.step(f"boot {run.folder()}") as step:
         payload = run.payload(options, folder, step.log)
         machine = prepare(options, payload, xen, firmware, run.pta, folder, step.log)
         found, text = run.boot(options, machine.command(model), folder)
