@@ -51,8 +51,8 @@ impl Guest for XenGuest {
     }
 
     fn request_tick(&self, after: u64) {
-        // SAFETY: the domain exists; its timer does as long as its ITS state,
-        // and may be set anywhere.
+        // SAFETY: the domain exists, and so does its timer, which may be set
+        // anywhere; once it is killed, that does nothing.
         unsafe { bindings::xen_its_svc_request_tick(self.0.as_ptr(), after) }
     }
 }

@@ -28,7 +28,8 @@ impl HostHw for XenHostIts {
 
     fn write_command(&self, offset: u64, command: &RawCommand) {
         // SAFETY: the ITS exists, the command has the four words that the
-        // service reads; it checks the offset against the queue.
+        // service reads. The service does not check the offset: the core counts
+        // slots of the queue whose size C gave to `xen_its_host_add`.
         unsafe {
             bindings::xen_its_svc_host_write_command(self.0.as_ptr(), offset, command.0.as_ptr());
         }
@@ -54,8 +55,8 @@ unsafe impl Sync for XenTable {}
 impl XenTable {
     pub(crate) fn new(size: usize, align: usize) -> Result<Self, Error> {
         let mut address = 0;
-        // SAFETY: `address` is ours to be written; callers pass an alignment
-        // that is a power of two, which the service checks.
+        // SAFETY: `address` is ours to be written; the core passes an alignment
+        // that is a power of two, which debug builds of Xen check.
         let memory = unsafe { bindings::xen_its_svc_table_alloc(size, align, &raw mut address) };
         Ok(Self { memory: NonNull::new(memory).ok_or(Error::NoMemory)?, address })
     }

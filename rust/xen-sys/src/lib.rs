@@ -3,9 +3,10 @@
 //!
 //! [`Xen`] implements `its_core::env::Env` on the C functions of
 //! `include/xen_services.h`. The types that stand for arguments of the C ABI
-//! ([`VgicHeld`], [`XenVcpu`], [`XenGuest`], [`XenHostIts`], [`Owned`]) cannot
-//! be made in safe Rust: having one is the proof of what it stands for, and
-//! the C caller is the one who gives it.
+//! ([`VgicHeld`], [`XenVcpu`], [`XenGuest`], [`XenHostIts`]) cannot be made in
+//! safe Rust: having one is the proof of what it stands for, and the C caller
+//! is the one who gives it. So it is with an [`Owned`] that comes from C, which
+//! got it from here.
 
 #![cfg_attr(not(test), no_std)]
 
