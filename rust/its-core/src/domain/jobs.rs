@@ -340,13 +340,14 @@ impl<E: Env> Domain<E> {
 
     /// An LPI may be pending elsewhere than where it is mapped to.
     pub(super) fn may_be_anywhere(&self) -> bool {
-        self.is_draining() || self.strays.load(Ordering::Relaxed) != 0
+        self.is_draining() || self.has_strays()
     }
 
     /// LPIs are on their way from one vCPU to another.
     pub(super) fn is_draining(&self) -> bool {
         fence(Ordering::SeqCst);
-        self.drains.load(Ordering::Relaxed) != 0
+        // Who sees that all have arrived sees what was counted as a stray.
+        self.drains.load(Ordering::Acquire) != 0
     }
 
     /// What a command costs that looks for an LPI, in units of the budget.

@@ -95,9 +95,10 @@ pub struct Domain<E: Env> {
     pub(crate) propbaser: AtomicU64,
     properties: E::Once<PropertyTable<E>>,
     /// LPIs may be pending on a vCPU that they are not mapped to: MOVALL took
-    /// them there, or their collection was unmapped. How often that happened
-    /// since it was last known that there are none.
+    /// them there, or their collection was unmapped. How often that happened.
     strays: AtomicU64,
+    /// What the count was when it was last known that there are none.
+    settled: AtomicU64,
     /// How many commands are taking LPIs from one vCPU to another.
     drains: AtomicU32,
     /// How many redistributors are at work on GICR_INVALLR.
@@ -146,6 +147,7 @@ impl<E: Env> Domain<E> {
             propbaser: AtomicU64::new(PropBaser::new().into()),
             properties: E::Once::new(),
             strays: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
             drains: AtomicU32::new(0),
             refreshes: AtomicU32::new(0),
             turn: AtomicU32::new(0),

@@ -45,7 +45,7 @@ impl<E: Env> Domain<E> {
     ) {
         let strays = self.strays.load(Ordering::Relaxed);
         let draining = self.is_draining();
-        let anywhere = draining || self.strays.load(Ordering::Relaxed) != 0;
+        let anywhere = draining || self.has_strays();
         let target = self.target(entry);
         let mut nothing_pending = true;
         for (id, redist) in (0..).map(VcpuId::new).zip(self.redists.iter()) {
@@ -60,10 +60,9 @@ impl<E: Env> Domain<E> {
             }
         }
         if anywhere && !draining && nothing_pending {
-            // There are no strays, unless one was counted since. What was
+            // There are no strays, but for those counted since. What was
             // displaced above is where it belongs, or was counted.
-            let _changed =
-                self.strays.compare_exchange(strays, 0, Ordering::Relaxed, Ordering::Relaxed);
+            self.settled.fetch_max(strays, Ordering::Relaxed);
         }
     }
 
@@ -72,6 +71,11 @@ impl<E: Env> Domain<E> {
     /// LPI, and whoever has looked before finds that the count has changed.
     pub(super) fn count_stray(&self) {
         self.strays.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// May there be strays?
+    pub(super) fn has_strays(&self) -> bool {
+        self.strays.load(Ordering::Relaxed) != self.settled.load(Ordering::Relaxed)
     }
 
     /// Take `lpi` away from where `entry` had it.

@@ -2,6 +2,8 @@
 //! What a review found: states that commands in a row, or between the steps
 //! of one, can bring about.
 
+use std::sync::Arc;
+
 use its_arch::access::Width;
 use its_arch::gicr::{GICR_CTLR, GICR_INVLPIR, GICR_PENDBASER, GICR_PROPBASER};
 use its_arch::gicr::{PendBaser, PropBaser};
@@ -145,5 +147,54 @@ fn a_step_for_several_virtual_itses_is_no_longer_than_for_one() {
         assert!(now - before <= COMMANDS_PER_TRAP.into(), "{} in one step", now - before);
         before = now;
     }
+    m.destroy();
+}
+
+/// The count of strays is set to 0, and counts up to what it was, while a third
+/// CPU is about to set it to 0.
+#[test]
+fn strays_that_were_counted_since_are_not_forgotten() {
+    let m = Arc::new(Machine::booted(Config::default()));
+    m.map(5, 3, 8192);
+    // One stray is counted, and gone.
+    m.fire(5, 0);
+    m.ok(cmd::unmapc(0));
+    m.ok(cmd::mapc(0, 0));
+    assert_eq!(m.drain(0), [8192]);
+    m.vcpus[0].cycle(&m.domain);
+    m.disable(8194);
+    let other = Arc::clone(&m);
+    m.vcpus[1].before_lock(move || {
+        // vCPU 0 has been looked at by then.
+        other.ok(cmd::inv(5, 1));
+        other.fire(5, 2);
+        other.ok(cmd::unmapc(0));
+    });
+    m.gicr_write(0, GICR_INVLPIR, Width::Double, 8193);
+    // LPI 8194 is pending and disabled on vCPU 0, and mapped to none.
+    m.ok(cmd::movi(5, 2, 1));
+    m.enable(8194);
+    m.ok(cmd::inv(5, 2));
+    m.expect(&[], &[8194]);
+}
+
+/// The same with nothing at once: the test can pass.
+#[test]
+fn strays_that_are_counted_are_found() {
+    let m = Machine::booted(Config::default());
+    m.map(5, 3, 8192);
+    m.fire(5, 0);
+    m.ok(cmd::unmapc(0));
+    m.ok(cmd::mapc(0, 0));
+    assert_eq!(m.drain(0), [8192]);
+    m.vcpus[0].cycle(&m.domain);
+    m.disable(8194);
+    m.ok(cmd::inv(5, 1));
+    m.fire(5, 2);
+    m.ok(cmd::unmapc(0));
+    m.ok(cmd::movi(5, 2, 1));
+    m.enable(8194);
+    m.ok(cmd::inv(5, 2));
+    m.expect(&[], &[8194]);
     m.destroy();
 }

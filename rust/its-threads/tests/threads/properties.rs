@@ -120,3 +120,37 @@ fn invall_against_movi() {
         assert_eq!(taken, [vec![], vec![0]]);
     });
 }
+
+#[test]
+fn invlpir_against_movall() {
+    explore("GICR_INVLPIR against MOVALL of an LPI that gets enabled", || {
+        let rig = Rig::new();
+        rig.set_property(0, PRIORITY, false);
+        rig.fire(0);
+        rig.race([
+            job(|rig| {
+                rig.set_property(0, PRIORITY, true);
+                INVLPIR(rig);
+            }),
+            job(|rig| rig.commands(&[cmd::movall(0, 1)])),
+        ]);
+        rig.expect_all(EVENTS);
+    });
+}
+
+#[test]
+fn invlpir_against_mapc() {
+    explore("GICR_INVLPIR against MAPC of an LPI that gets enabled", || {
+        let rig = Rig::new();
+        rig.set_property(0, PRIORITY, false);
+        rig.fire(0);
+        rig.race([
+            job(|rig| {
+                rig.set_property(0, PRIORITY, true);
+                INVLPIR(rig);
+            }),
+            job(|rig| rig.commands(&[cmd::mapc(0, 1)])),
+        ]);
+        rig.expect_all(EVENTS);
+    });
+}
