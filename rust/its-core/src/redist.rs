@@ -23,7 +23,7 @@ use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::vlpi::PropertyTable;
 
 /// How many LPIs that wait are looked at in one go, with interrupts off, for
-/// the most urgent ones. If more wait, the others have their turn later.
+/// the most urgent ones. If that does not suffice, the search goes on later.
 const LOOK_AHEAD: u32 = 64;
 /// The index of no LPI.
 const NONE: u32 = u32::MAX;
@@ -109,6 +109,17 @@ pub(crate) struct Refreshed {
     pub(crate) kick: bool,
 }
 
+/// A search for the most urgent LPI that waits, in progress.
+#[derive(Clone, Copy, Debug)]
+struct Search {
+    /// Where to go on.
+    from: u32,
+    /// It has begun anew at the start of the bitmap, and ends here.
+    end: Option<u32>,
+    /// No LPI is more urgent than that: it ends at the first of this priority.
+    enough: u8,
+}
+
 /// What happens to the pending state of an LPI that is taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pending {
@@ -133,9 +144,13 @@ pub struct LpiState<E: Env> {
     dormant: Bitmap<E>,
     /// Where to begin to look for the next LPI in `ready`.
     cursor: u32,
-    /// The index of the LPI that began to wait last, with its priority;
-    /// [`NONE`] if its property may have changed since.
-    latest: (u32, u8),
+    /// The index of the most urgent LPI in `ready`, or [`NONE`] if that is not
+    /// known; and a priority than which none of them is more urgent. During a
+    /// search: of those found so far.
+    urgent: (u32, u8),
+    search: Option<Search>,
+    /// Any property may have changed during the search: another one follows.
+    once_more: bool,
     /// How many commands are taking LPIs away from the vCPU.
     drains: u32,
     /// How often LPIs stepped back into the bitmaps nevertheless.
@@ -204,7 +219,9 @@ impl<E: Env> LpiState<E> {
             ready: Bitmap::new(lpis)?,
             dormant: Bitmap::new(lpis)?,
             cursor: 0,
-            latest: (NONE, 0),
+            urgent: (NONE, u8::MAX),
+            search: None,
+            once_more: false,
             drains: 0,
             stepped_back: 0,
             refresh: None,
@@ -248,7 +265,9 @@ impl<E: Env> LpiState<E> {
         if !self.ready.set(lpi.index()) {
             return Raised { kick: false, wasted: true };
         }
-        self.latest = (lpi.index(), priority);
+        if self.ready.count() == 1 || priority < self.urgent.1 {
+            self.urgent = (lpi.index(), priority);
+        }
         Raised { kick: vcpu.request_fill(), wasted: false }
     }
 
@@ -261,12 +280,10 @@ impl<E: Env> LpiState<E> {
         }
     }
 
-    /// A property, or what has a list register, has changed.
-    fn look_again(&mut self, vcpu: &E::Vcpu) {
-        if self.ready.count() != 0 {
-            // Whoever calls this is about to kick it, or is that vCPU.
-            let _kick = vcpu.request_fill();
-        }
+    /// A property, or what has a list register, has changed. True: the vCPU
+    /// has to be told.
+    fn look_again(&mut self, vcpu: &E::Vcpu) -> bool {
+        self.ready.count() != 0 && vcpu.request_fill()
     }
 
     /// A device, or an INT command, has raised an LPI, `wasted` as
@@ -372,12 +389,13 @@ impl<E: Env> LpiState<E> {
     }
 
     /// The vCPU is about to enter the guest: give list registers to the most
-    /// urgent LPIs that wait. Looks at [`LOOK_AHEAD`] of them at most; if there
-    /// are more, it asks to be called again. True if LPIs wait until
+    /// urgent LPIs that wait. Looks at [`LOOK_AHEAD`] of them at most; if it has
+    /// to look at more, it asks to be called again. True if LPIs wait until
     /// a list register is free. The vCPU is the current one.
     pub(crate) fn fill(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) -> bool {
-        let (index, priority) = self.latest;
+        let (index, priority) = self.urgent;
         if self.ready.count() == 1
+            && self.search.is_none()
             && let Some(lpi) = Lpi::from_index(index)
             && let Some(slot) = vcpu.free_slot()
             && self.ready.clear(index)
@@ -402,14 +420,19 @@ impl<E: Env> LpiState<E> {
         let mut looks = LOOK_AHEAD;
         while self.ready.count() != 0 {
             let Some((lpi, priority)) = self.most_urgent(table, &mut looks) else {
-                self.look_again(vcpu);
+                let _current = self.look_again(vcpu);
                 break;
             };
+            if core::mem::take(&mut self.once_more) {
+                self.urgent = (NONE, 0);
+                let _current = self.look_again(vcpu);
+            }
             let Some(slot) = vcpu.free_slot().or_else(|| self.make_room(vcpu, priority)) else {
                 self.counters.waited = self.counters.waited.wrapping_add(1);
                 break;
             };
             self.ready.clear(lpi.index());
+            self.urgent.0 = NONE;
             self.cursor = lpi.index().saturating_add(1);
             self.load(vcpu, slot, lpi, priority);
         }
@@ -418,35 +441,73 @@ impl<E: Env> LpiState<E> {
 
     /// The enabled LPI of the lowest priority value among those that wait;
     /// among equals each gets its turn. Those that were disabled meanwhile
-    /// become dormant. `None` if none of those that `looks` allows to look at
-    /// is enabled.
+    /// become dormant. `None` if it takes more looks than `looks` allows, or
+    /// none of them is enabled.
     fn most_urgent(&mut self, table: &PropertyTable<E>, looks: &mut u32) -> Option<(Lpi, u8)> {
-        let mut best: Option<(Lpi, u8)> = None;
-        // From the cursor to the end, then from the start to the cursor.
-        let (mut from, mut end) = (self.cursor, u32::MAX);
-        while *looks != 0 {
+        while *looks != 0 && self.ready.count() != 0 {
             *looks = looks.saturating_sub(1);
-            let Some(index) = self.ready.next(from).filter(|index| *index < end) else {
-                if end != u32::MAX {
-                    break;
+            // What a search has found is taken as it is by now: so that it gets
+            // somewhere, whatever the guest does to its table.
+            let limit = match self.search {
+                Some(search) => {
+                    self.search = self.look(table, search);
+                    u8::MAX
                 }
-                (from, end) = (0, self.cursor);
-                continue;
+                None => self.urgent.1,
             };
-            from = index.saturating_add(1);
-            let Some(lpi) = Lpi::from_index(index) else { continue };
-            let property = table.get(lpi);
-            if !property.enabled() {
-                self.ready.clear(index);
-                self.dormant.set(index);
-            } else if best.is_none_or(|(_, priority)| property.priority() < priority) {
-                best = Some((lpi, property.priority()));
-                if property.priority() == 0 {
-                    break;
-                }
+            if self.search.is_some() {
+                continue;
             }
+            let known = self.known(table, limit);
+            if known.is_some() {
+                return known;
+            }
+            let (from, enough) = (self.cursor, self.urgent.1);
+            self.search = Some(Search { from, end: None, enough });
+            self.urgent = (NONE, u8::MAX);
         }
-        best
+        None
+    }
+
+    /// The LPI that is known to be the most urgent one, if it still waits and is
+    /// no less urgent than `limit`.
+    fn known(&mut self, table: &PropertyTable<E>, limit: u8) -> Option<(Lpi, u8)> {
+        let (index, _) = self.urgent;
+        let lpi = Lpi::from_index(index)?;
+        if self.ready.contains(index) != Some(true) {
+            return None;
+        }
+        let property = table.get(lpi);
+        if !property.enabled() {
+            self.ready.clear(index);
+            self.dormant.set(index);
+            return None;
+        }
+        (property.priority() <= limit).then_some((lpi, property.priority()))
+    }
+
+    /// Look at the next LPI that waits. What is left of the search.
+    fn look(&mut self, table: &PropertyTable<E>, search: Search) -> Option<Search> {
+        let next =
+            self.ready.next(search.from).filter(|next| search.end.is_none_or(|end| *next < end));
+        let Some(index) = next else {
+            // From the cursor to the end, then from the start to the cursor.
+            return search.end.is_none().then_some(Search {
+                from: 0,
+                end: Some(self.cursor),
+                ..search
+            });
+        };
+        let lpi = Lpi::from_index(index)?;
+        let property = table.get(lpi);
+        if !property.enabled() {
+            self.ready.clear(index);
+            self.dormant.set(index);
+        } else if self.urgent.0 == NONE || property.priority() < self.urgent.1 {
+            self.urgent = (index, property.priority());
+        }
+        let found = self.urgent.0 != NONE && self.urgent.1 <= search.enough;
+        (!found).then_some(Search { from: index.saturating_add(1), ..search })
     }
 
     /// All list registers are in use: take one for an LPI of this priority
@@ -519,7 +580,7 @@ impl<E: Env> LpiState<E> {
                 vcpu.request_sync();
             }
         }
-        self.look_again(vcpu);
+        let _current = self.look_again(vcpu);
     }
 
     /// Take `lpi` away from this vCPU. What has to be raised anew goes to
@@ -576,9 +637,9 @@ impl<E: Env> LpiState<E> {
             return;
         }
         let property = table.get(lpi);
-        self.latest = (NONE, 0);
         if property.enabled() {
             displaced.kick |= self.enable(vcpu, lpi, property.priority());
+            displaced.kick |= self.reprioritize(vcpu, lpi, property.priority());
             return;
         }
         if self.ready.clear(lpi.index()) {
@@ -589,6 +650,20 @@ impl<E: Env> LpiState<E> {
         {
             self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
         }
+    }
+
+    /// `lpi` is enabled: if it waits, its priority may be another one by now.
+    /// True: the vCPU has to be told.
+    fn reprioritize(&mut self, vcpu: &E::Vcpu, lpi: Lpi, priority: u8) -> bool {
+        if self.ready.contains(lpi.index()) != Some(true) {
+            return false;
+        }
+        if priority <= self.urgent.1 {
+            self.urgent = (lpi.index(), priority);
+        } else if self.urgent.0 == lpi.index() {
+            self.urgent.0 = NONE;
+        }
+        self.look_again(vcpu)
     }
 
     /// `lpi` is enabled by now: if it is dormant, it waits for a list register.
@@ -608,7 +683,11 @@ impl<E: Env> LpiState<E> {
         displaced: &mut Displaced,
         heir: impl Fn(Lpi) -> Option<VcpuId>,
     ) {
-        self.latest = (NONE, 0);
+        if self.search.is_some() {
+            self.once_more = true;
+        } else {
+            self.urgent = (NONE, 0);
+        }
         for slot in self.slots.used().iter() {
             if let Some(lpi) = self.slots.get(slot)
                 && !table.get(lpi).enabled()
@@ -617,7 +696,7 @@ impl<E: Env> LpiState<E> {
                 self.vacate(vcpu, slot, Pending::Keep, heir(lpi), displaced);
             }
         }
-        self.look_again(vcpu);
+        displaced.kick |= self.look_again(vcpu);
     }
 
     /// LPIs are about to leave the vCPU: from now on none steps back from a
@@ -645,6 +724,8 @@ impl<E: Env> LpiState<E> {
             return Some(self.stepped_back);
         }
         self.drains = self.drains.saturating_sub(1);
+        // Something urgent may wait for what could not step back.
+        displaced.kick |= self.look_again(vcpu);
         for slot in self.slots.used().iter() {
             // What was about to leave before MOVALL came is not this vCPU's.
             let gone = heir.is_some() && self.evict.contains(slot);
@@ -759,7 +840,7 @@ impl<E: Env> LpiState<E> {
                 displaced.dropped = true;
             }
         }
-        self.look_again(vcpu);
+        let _current = self.look_again(vcpu);
     }
 
     /// The vCPU goes off, or is about to be switched on: no LPI stays in a list
@@ -784,7 +865,7 @@ impl<E: Env> LpiState<E> {
                 self.stepped_back = self.stepped_back.wrapping_add(1);
             }
         }
-        self.look_again(vcpu);
+        let _off = self.look_again(vcpu);
     }
 
     /// Mark LPIs pending that the guest's pending table says are: bit `n` of
