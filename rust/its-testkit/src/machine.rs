@@ -540,7 +540,7 @@ impl Machine {
     /// A vCPU leaves the guest and enters it again.
     fn cycle(&self, vcpu: &FakeVcpu) {
         vcpu.cycle(&self.domain);
-        world::in_irq(|| self.domain.unmask_taken(&self.host, vcpu.id()));
+        vcpu.unmask_taken(&self.domain, &self.host);
         self.take_due();
     }
 

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use its_arch::{Lpi, VcpuId};
-use its_core::Domain;
 use its_core::env::{Evicted, Vcpu};
+use its_core::{Domain, Host};
 
 use crate::env::Fake;
 use crate::world::{self, VGIC_RANK, World, lock};
@@ -91,6 +91,8 @@ struct Inner {
     on_lock: Mutex<Option<Meanwhile>>,
     kicked: AtomicBool,
     sync_requested: AtomicBool,
+    /// [`Domain::sync`] said that the guest has taken what somebody waits for.
+    has_taken: AtomicBool,
     fill_requested: AtomicBool,
     kicks: AtomicUsize,
     syncs: AtomicUsize,
@@ -158,6 +160,7 @@ impl FakeVcpu {
             on_lock: Mutex::new(None),
             kicked: AtomicBool::new(false),
             sync_requested: AtomicBool::new(false),
+            has_taken: AtomicBool::new(false),
             fill_requested: AtomicBool::new(false),
             kicks: AtomicUsize::new(0),
             syncs: AtomicUsize::new(0),
@@ -278,6 +281,14 @@ impl FakeVcpu {
         }
     }
 
+    /// As the hypervisor does after it: ask for host LPIs to be unmasked, if
+    /// [`Domain::sync`] said so.
+    pub fn unmask_taken(&self, domain: &Domain<Fake>, host: &Host<Fake>) {
+        if self.0.has_taken.swap(false, Ordering::SeqCst) {
+            world::in_irq(|| domain.unmask_taken(host, self.0.id));
+        }
+    }
+
     /// Enter the guest, after [`Domain::sync`] and [`Domain::fill`] if they
     /// were asked for.
     pub fn enter(&self, domain: &Domain<Fake>) {
@@ -380,7 +391,9 @@ impl FakeVcpu {
         let requested = self.0.sync_requested.swap(false, Ordering::SeqCst);
         if requested {
             self.0.syncs.fetch_add(1, Ordering::Relaxed);
-            domain.sync(self.0.id);
+            if domain.sync(self.0.id) {
+                self.0.has_taken.store(true, Ordering::SeqCst);
+            }
         }
         requested
     }

@@ -348,6 +348,24 @@ fn lpis_of_one_priority_that_wait_each_get_their_turn() {
 }
 
 #[test]
+fn one_among_some_devices_takes_no_more_steps_than_the_first() {
+    let m = Machine::booted(Config::default());
+    let steps = |device| {
+        let adding = (1..).take_while(|_| m.begin_add(device, 1).expect("room")).count();
+        let removing = (1..).take_while(|_| m.begin_remove(device).expect("it is there")).count();
+        m.work();
+        (adding, removing)
+    };
+    let first = steps(0);
+    for device in 1..scaled(64, 20) {
+        m.add_device(device, 1).expect("room");
+    }
+    assert_eq!(steps(100), first);
+    m.check();
+    m.destroy();
+}
+
+#[test]
 fn a_device_that_grows_is_never_mapped_twice() {
     // The ITS is so slow that it is given up on while the old mapping goes,
     // and shows progress just before the new one comes.

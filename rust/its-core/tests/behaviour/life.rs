@@ -282,10 +282,12 @@ fn two_domains_share_a_host() {
     other.add_device(&m.host, 0, DeviceId::new(6), 32).expect("room");
     let owner = |device| {
         let (lpi, _) = m.its[0].fire(device, 0).expect("mapped on the host");
-        m.host.claim(lpi).map(|entry| (entry.domain(), entry.vlpi()))
+        m.host.claim(lpi).map(|entry| (entry.domain(), entry.vlpi(), entry.owner()))
     };
-    assert_eq!(owner(5), Some((DOMAIN_ID, 8192)));
-    assert_eq!(owner(6), Some((8, 0)));
+    // The last is what C gets: bit 63, the domain in bits 47:32, the LPI.
+    let all = |domain: u16| 1 << 63 | u64::from(domain) << 32;
+    assert_eq!(owner(5), Some((DOMAIN_ID, 8192, all(DOMAIN_ID) | 8192)));
+    assert_eq!(owner(6), Some((8, 0, all(8))));
     // One goes, the other stays.
     while other.relinquish(&m.host) {}
     drop(other);

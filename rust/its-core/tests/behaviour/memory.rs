@@ -78,6 +78,19 @@ fn a_guest_cannot_have_more_than_its_share_of_memory() {
 }
 
 #[test]
+fn the_debug_key_counts_the_pages_of_the_lpi_table() {
+    let m = Machine::booted(Config::default());
+    m.ok(cmd::mapd(5, 5));
+    let empty = m.stat("table_bytes");
+    for (event, lpi, pages) in [(0, 8192, 1), (1, 8193, 1), (2, 8192 + 512, 2), (3, 65535, 3)] {
+        m.ok(cmd::mapti(5, event, lpi, 0));
+        assert_eq!(m.stat("table_bytes"), empty + pages * 4096, "with {lpi}");
+    }
+    assert!(empty != 0, "places for the pages");
+    m.destroy();
+}
+
+#[test]
 fn a_guest_without_devices_can_have_next_to_nothing() {
     let config = Config { vcpus: VCPUS, hardware: false, ..Config::default() };
     let m = Machine::booted(config);

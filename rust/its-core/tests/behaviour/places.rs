@@ -365,6 +365,18 @@ fn after_movall_every_other_command_still_finds_it() {
     }
 }
 
+#[test]
+fn what_moves_to_where_it_is_is_left_alone() {
+    for &at in ALL {
+        let m = at.machine();
+        let before = (m.stat("evicted"), m.vcpus[0].counts());
+        m.ok_all(&[cmd::movall(0, 0), cmd::movi(5, 0, 0), cmd::mapc(0, 0)]);
+        assert_eq!((m.stat("evicted"), m.vcpus[0].counts()), before, "{at:?}");
+        assert_eq!(at.outcome(&m), (at.once(), 0), "{at:?}");
+        m.destroy();
+    }
+}
+
 // ---- Taken away ----
 
 #[test]

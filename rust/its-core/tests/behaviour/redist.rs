@@ -272,11 +272,20 @@ fn pending_bits_of_the_guest_are_honoured() {
             m.ok(cmd::mapti(5, event, *lpi, 0));
         }
         set_pending(&m, 0, &lpis);
-        // Bits below 8192 are not LPIs.
-        m.ram.write(Machine::pending_table(0), &[0xff; 1024]);
+        // Bits below 8192 are not LPIs, and stand for none.
+        let table = Machine::pending_table(0);
+        m.ram.write(table, &[0xff; 1024]);
+        m.enable(8200);
+        m.ok(cmd::mapti(5, 31, 8200, 0));
+        let bits = table + 1024..=table + (1 << id_bits) / 8;
+        m.ram.after_read(move |_, at, length| {
+            let end = at + u64::try_from(length).expect("short");
+            assert!(bits.contains(&at) && bits.contains(&end), "{at:#x} to {end:#x}");
+        });
         m.gicr_w64(0, GICR_PROPBASER, propbaser(id_bits));
         m.gicr_w64(0, GICR_PENDBASER, pendbaser(0, false));
         m.gicr_w32(0, GICR_CTLR, 1);
+        m.ram.after_read_nothing();
         m.expect(&lpis, &[]);
         m.expect(&[], &[]);
         m.destroy();
