@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
+use its_arch::gits::GITS_CWRITER;
 use its_arch::{Command, Lpi};
 use its_testkit::vcpu::Place;
 use its_testkit::{Config, Machine, cmd, scaled};
@@ -805,6 +806,61 @@ fn the_guest_changes_its_mind_while_an_interrupt_is_on_its_way() {
         m.expect(&[], &[]);
         m.fire(5, 0);
         m.expect(&[LPI], &[]);
+    }
+}
+
+/// Right before the lock of a vCPU is taken, having been taken `n` times from
+/// now on, the guest executes `command` on another CPU.
+fn before_lock(m: &Arc<Machine>, vcpu: usize, n: u32, command: Command) {
+    let other = Arc::clone(m);
+    m.vcpus[vcpu].before_lock(move || match n {
+        0 => other.ok(command),
+        _ => before_lock(&other, vcpu, n - 1, command),
+    });
+}
+
+/// The same while it leaves a list register, and goes where it belongs.
+#[test]
+fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
+    let cases: [(Option<Command>, Command, &[u32], &[u32]); 8] = [
+        (None, cmd::movi(5, 0, 1), &[], &[LPI]),
+        (None, cmd::mapc(0, 1), &[], &[LPI]),
+        (None, cmd::discard(5, 0), &[], &[]),
+        (None, cmd::unmapc(0), &[LPI], &[]),
+        (Some(cmd::unmapc(0)), cmd::mapc(0, 0), &[LPI], &[]),
+        (Some(cmd::unmapc(0)), cmd::mapc(0, 1), &[], &[LPI]),
+        (Some(cmd::unmapc(0)), cmd::discard(5, 0), &[], &[]),
+        (Some(cmd::movall(0, 1)), cmd::discard(5, 0), &[], &[]),
+    ];
+    for (before, command, first, second) in cases {
+        let locks = (0..6).map(|n| (0, n)).chain((0..2).map(|n| (1, n)));
+        for (vcpu, n) in locks.step_by(scaled(1, 3)) {
+            let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
+            m.map(5, 1, LPI);
+            m.fire(5, 0);
+            m.settle();
+            // It is to leave, and is enabled again by then.
+            m.disable(LPI);
+            m.ok(cmd::inv(5, 0));
+            m.enable(LPI);
+            before.into_iter().for_each(|command| m.ok(command));
+            let queued = m.r64(GITS_CWRITER);
+            before_lock(&m, vcpu, n, command);
+            m.vcpus[0].cycle(&m.domain);
+            m.vcpus[vcpu].before_lock(|| ());
+            if m.r64(GITS_CWRITER) == queued {
+                // The lock was not taken so often.
+                m.ok(command);
+            }
+            m.expect(first, second);
+            // Nothing is left where it was, or was going to be.
+            m.ok_all(&[cmd::mapc(0, 0), cmd::mapti(5, 0, LPI, 0)]);
+            m.gicr_w64(0, GICR_INVALLR, 0);
+            m.gicr_w64(1, GICR_INVALLR, 0);
+            m.expect(&[], &[]);
+            m.fire(5, 0);
+            m.expect(&[LPI], &[]);
+        }
     }
 }
 
