@@ -194,9 +194,10 @@ impl World {
         self.admit()?;
         let align = u64::try_from(align).expect("64 bits");
         let size_bytes = u64::try_from(size).expect("64 bits");
+        let mut tables = lock(&self.tables);
         let from = self.next_table.load(Ordering::Relaxed).next_multiple_of(align);
         self.next_table.store(from + size_bytes, Ordering::Relaxed);
-        lock(&self.tables).insert(from, size);
+        tables.insert(from, size);
         Ok(from)
     }
 
