@@ -864,6 +864,34 @@ fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
     }
 }
 
+/// MOVALL, and MOVALL back while its vCPU goes off.
+#[test]
+fn movall_finds_what_leaves_a_vcpu_that_goes_off() {
+    for n in 0..4 {
+        let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
+        m.map(5, 2, LPI);
+        m.fire(5, 0);
+        m.fire(5, 1);
+        m.settle();
+        // The other leaves as well, but not for vCPU 1.
+        m.disable(LPI + 1);
+        m.ok_all(&[cmd::inv(5, 1), cmd::movall(0, 1)]);
+        let queued = m.r64(GITS_CWRITER);
+        before_lock(&m, 0, n, cmd::movall(1, 0));
+        m.vcpus[0].power_off(&m.domain);
+        m.vcpus[0].before_lock(|| ());
+        if m.r64(GITS_CWRITER) == queued {
+            m.ok(cmd::movall(1, 0));
+        }
+        m.expect(&[], &[]);
+        m.vcpus[0].power_on(&m.domain);
+        m.expect(&[LPI], &[]);
+        m.enable(LPI + 1);
+        m.ok(cmd::inv(5, 1));
+        m.expect(&[LPI + 1], &[]);
+    }
+}
+
 // ---- Collections that come and go ----
 
 #[test]
