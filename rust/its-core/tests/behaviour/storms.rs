@@ -780,8 +780,9 @@ fn the_last_one_arrives_whatever_happens_at_once() {
 
 // ---- The model ----
 
-/// A host ITS without anybody who drives it: with one event, of device 1.
-fn bare() -> (FakeHostIts, impl Fn(Command)) {
+/// A host ITS without anybody who drives it: with one event, of device 1. Its
+/// ITT comes first, so that it is dropped last.
+fn bare() -> (impl Table, FakeHostIts, impl Fn(Command)) {
     let its = FakeHostIts::new(HostItsConfig {
         queue_bytes: 4096,
         device_bits: 16,
@@ -808,14 +809,12 @@ fn bare() -> (FakeHostIts, impl Fn(Command)) {
     let event = EventId::new(0);
     let collection = its_arch::CollectionId::new(0);
     submit(Command::Mapti { device, event, intid: Intid::new(8192), collection });
-    // It uses that to the end.
-    std::mem::forget(itt);
-    (its, submit)
+    (itt, its, submit)
 }
 
 #[test]
 fn the_model_remembers_properties_until_inv_and_sync() {
-    let (its, submit) = bare();
+    let (_itt, its, submit) = bare();
     let sync = |rdbase| Command::Sync { rdbase: Rdbase::from_processor_number(rdbase) };
     let lpi = Lpi::MIN;
     Fake::set_host_enabled(lpi, false);
@@ -841,7 +840,7 @@ fn the_model_remembers_properties_until_inv_and_sync() {
 #[test]
 #[should_panic(expected = "was enabled without an INV")]
 fn the_model_notices_a_missing_inv() {
-    let (its, submit) = bare();
+    let (_itt, its, submit) = bare();
     Fake::set_host_enabled(Lpi::MIN, false);
     submit(cmd::inv(1, 0));
     submit(cmd::sync(0));
@@ -852,7 +851,7 @@ fn the_model_notices_a_missing_inv() {
 #[test]
 #[should_panic(expected = "reserved for INV")]
 fn the_model_notices_who_takes_what_is_reserved() {
-    let (its, submit) = bare();
+    let (_itt, its, submit) = bare();
     its.set_pace(Pace::Hang(0));
     for _ in 0..128 {
         submit(cmd::sync(0));
