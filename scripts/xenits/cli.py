@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, costs, coverage, fuzz, fvp_run, fvp_tests, gates, guest_tests, host_tests, ivshmem, miri
-from . import packages, pipeline, qemu, report, suite, xen_ci
+from . import boots, costs, coverage, flight_tests, fuzz, fvp_run, fvp_tests, gates, guest_tests, host_tests, ivshmem
+from . import miri, packages, pipeline, qemu, report, suite, xen_ci
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir
@@ -190,7 +190,7 @@ def test_parser() -> argparse.ArgumentParser:
 
 def all_cases() -> list[suite.Case]:
     """Everything that ``scripts/test`` runs, in order."""
-    modules = (host_tests, miri, coverage, fuzz, gates, boots, xen_ci, guest_tests, fvp_tests, costs)
+    modules = (host_tests, miri, coverage, fuzz, gates, boots, xen_ci, guest_tests, flight_tests, fvp_tests, costs)
     return [case for module in modules for case in module.cases()]
 
 

@@ -169,15 +169,18 @@ def boot(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, preexec_fn=die_with_parent
         )
         assert process.stdout is not None
+        patience = 0.0
         try:
             ended = _watch(process.stdout, serial, out, limit, quiet)
+            patience = 0.0 if ended else qemu.LEAVING
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            stopped = qemu.stop(process, patience)
             process.stdout.close()
-    if process.returncode not in (0, -signal.SIGKILL):
-        ended = f"{who} ended with status {process.returncode}"
+    if process.returncode != 0 and not stopped:
+        ended = qemu.describe(process.returncode, who)
+        if process.returncode == -signal.SIGKILL:
+            # Nothing that a guest does has that outcome: somebody else did it, or the kernel had no memory left.
+            raise qemu.QemuDied(ended, log=logs / f"{name}.qemu.log")
     return serial, ended
 
 

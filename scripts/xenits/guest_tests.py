@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from . import pipeline
 from .conformance import render
@@ -147,12 +148,17 @@ def _run(test: GuestTest, context: Context) -> list[Result]:
     pipeline.build_xen(pipeline.Options(debug=test.debug), steps, with_qemu=True)
     guest = context.logs / "guest.img"
     build_guest(context.log, guest)
+    return boot(test, guest, folder / "xen", context.logs)
+
+
+def boot(test: GuestTest, guest: Path, xen: Path, logs: Path) -> list[Result]:
+    """All boots of a test, on a Xen and with a guest that are there."""
     results: list[Result] = []
     for number, pattern in enumerate(test.tests):
-        logs = context.logs / f"boot-{number}"
-        logs.mkdir()
-        column = run_column("rust", guest, folder / "xen", test.bootargs(pattern), logs, LIMIT_S, test.machine)
-        (logs / "report.log").write_text(render([column]) + "\n", encoding="utf-8")
+        folder = logs / f"boot-{number}"
+        folder.mkdir()
+        column = run_column("rust", guest, xen, test.bootargs(pattern), folder, LIMIT_S, test.machine)
+        (folder / "report.log").write_text(render([column]) + "\n", encoding="utf-8")
         results += _judge(test, f"guest/rust/{test.name}", column)
     return results
 

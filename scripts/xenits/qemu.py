@@ -7,7 +7,6 @@ import os
 import re
 import selectors
 import shlex
-import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -30,8 +29,15 @@ COUNTED = {
 }
 """Devices besides NVMe whose number a scenario wants to be told (see dom0/exerciser)."""
 
+SERIAL = "serial.log"
+GUEST_ERRORS = "guest-errors.log"
+"""Files of a boot."""
+
 GRACE = 3.0
 """Seconds that Xen gets for its register dump once it has crashed."""
+
+LEAVING = 10.0
+"""Seconds that QEMU gets to end after it has closed its output."""
 
 BENIGN_GUEST_ERRORS: list[re.Pattern[str]] = [
     # None: Xen and Linux do nothing on this machine that QEMU finds fault with.
@@ -133,10 +139,30 @@ class Boot:
         return found
 
 
+class QemuDied(StepError):
+    """QEMU itself ended, which says nothing of what ran in it."""
+
+
+def describe(returncode: int, who: str = "QEMU") -> str:
+    """How a program ended."""
+    return f"{who} was killed by signal {-returncode}" if returncode < 0 else f"{who} ended with status {returncode}"
+
+
+def stop(process: subprocess.Popen[bytes], patience: float) -> bool:
+    """See to it that QEMU has ended. Tells whether it had to be stopped, after `patience` seconds."""
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
 def boot(machine: Machine, logs: Path, limit: float) -> Boot:
     """Boot and wait for the end: a power-off, a crash, or the limit in seconds."""
-    serial = logs / "serial.log"
-    errors = logs / "guest-errors.log"
+    serial = logs / SERIAL
+    errors = logs / GUEST_ERRORS
     said = logs / "qemu.log"
     argv = [*machine.command(errors), "-serial", "stdio", "-monitor", "none"]
     (logs / "qemu.cmd").write_text(shlex.join(argv) + "\n", encoding="utf-8")
@@ -150,19 +176,17 @@ def boot(machine: Machine, logs: Path, limit: float) -> Boot:
             )
         except FileNotFoundError:
             raise StepError("qemu-system-aarch64 is not installed") from None
+        patience = 0.0
         try:
             ended, well = watch(process, console, out, start, limit)
+            patience = LEAVING if well else 0.0
         finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+            stopped = stop(process, patience)
             assert process.stdout is not None
             process.stdout.close()
-    if process.returncode not in (0, -signal.SIGKILL):
+    if process.returncode != 0 and not stopped:
         text = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        raise StepError(
-            f"QEMU ended with status {process.returncode}", log=said, lines=text[-10:], hint=f"see {logs / 'qemu.cmd'}"
-        )
+        raise QemuDied(describe(process.returncode), log=said, lines=text[-10:], hint=f"see {logs / 'qemu.cmd'}")
     return Boot(console, time.monotonic() - start, serial, read_guest_errors(errors), ended, well)
 
 
@@ -210,6 +234,6 @@ def read_guest_errors(path: Path) -> list[str]:
 
 def shell(machine: Machine, logs: Path) -> int:
     """Give the terminal to the console; QEMU's own keys (ctrl-a x) end it."""
-    argv = [*machine.command(logs / "guest-errors.log"), "-serial", "mon:stdio"]
+    argv = [*machine.command(logs / GUEST_ERRORS), "-serial", "mon:stdio"]
     (logs / "qemu.cmd").write_text(shlex.join(argv) + "\n", encoding="utf-8")
     return subprocess.run(argv, check=False, preexec_fn=die_with_parent).returncode

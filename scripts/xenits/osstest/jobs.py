@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The jobs by name, with the runvars that they are given.
+
+What a test job boots and expects is what ``scripts/test`` boots and expects: the
+tables are those of `boots` and `guest_tests`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from .. import boots, guest, guest_tests
+from ..boots import BootTest, Expectation
+from ..guest_tests import GuestTest
+from ..pipeline import Options
+
+PREFIX = "test-arm64-arm64-xl-its-"
+XEN_JOBS = {"rust": "build-arm64-its-rust", "c": "build-arm64-its-c"}
+UPSTREAM = "build-arm64-its-rust-upstream"
+DOM0_JOB = "build-arm64-pvops"
+GUEST_JOB = "build-arm64-its-guest"
+NEEDS = "buildjob"
+"""How the names of runvars end whose values are jobs that must have passed."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A job that can be put into a flight."""
+
+    name: str
+    recipe: str
+    runvars: Mapping[str, str]
+
+    def needs(self) -> list[str]:
+        """The jobs whose artefacts it takes."""
+        return needed(self.runvars)
+
+
+def needed(runvars: Mapping[str, str]) -> list[str]:
+    """The jobs that runvars like ``xenbuildjob`` name."""
+    return [value for name, value in runvars.items() if name.endswith(NEEDS)]
+
+
+def _named(name: str) -> BootTest:
+    return next(test for test in boots.C_BOOTS + boots.RUST_BOOTS if test.name == name)
+
+
+def _guest(name: str) -> GuestTest:
+    return next(test for test in guest_tests.TESTS if test.name == name)
+
+
+DOM0_CASES: dict[str, BootTest] = {
+    "boot": BootTest(
+        "rust/boot",
+        "Xen and Dom0 come up and power off, on one CPU",
+        Options(smp=1, test="smoke,reads=10,pciadd=1"),
+        (boots.vectors(2), *boots.HEALTHY),
+    ),
+    "nvme": _named("rust/nvme"),
+    "multi": _named("rust/multi"),
+    "smp": BootTest(
+        "rust/smp",
+        "each of 8 CPUs has vectors of two NVMe for itself",
+        Options(smp=8, devices="nvme=2,queues=8", test="smoke,pciadd=1"),
+        (boots.fired("nvme[01]q", 16000), boots.vectors(18), *boots.HEALTHY),
+    ),
+    "movi": _named("rust/affinity"),
+    "hotplug": _named("rust/hotplug"),
+    "unbind": _named("rust/rebind"),
+    "storm": _named("rust/storm"),
+    "release": _named("rust/nvme-release"),
+}  # fmt: skip
+"""What Dom0 does, by the word in the job's name."""
+
+GUEST_CASES: dict[str, GuestTest] = {
+    "conformance": _guest("debug"),
+    "hostile": _guest("shared-cpu"),
+}
+"""What the bare-metal guest does."""
+
+C_CASES = ("boot", "nvme", "multi", "smp", "movi", "unbind", "storm", "release")
+"""What upstream's C can do. It loses interrupts when CPUs go off and on."""
+
+FVP_CASES = ("boot", "conformance")
+"""What runs on Arm's models, where there is no NVMe."""
+
+
+def expectations(runvars: Mapping[str, str]) -> list[Expectation]:
+    """What must be true of a boot of Dom0, besides leaks. The C version keeps no counters."""
+    without = boots.HEALTHY if runvars["its"] == "c" else (boots.balanced,)
+    return [e for e in DOM0_CASES[runvars["its_case"]].expect if e not in without]
+
+
+def dom0_runvars(case: str, options: Options) -> dict[str, str]:
+    """What a boot of Dom0 is given."""
+    return {
+        "arch": "arm64",
+        "its": options.its,
+        "its_case": case,
+        "its_test": options.test,
+        "debug_xen": str(options.debug).lower(),
+        "gic": str(options.gic),
+        "smp": str(options.smp),
+        "devices": options.devices,
+        "xen_args": shlex.join(options.xen_args),
+        "dom0_args": shlex.join(options.dom0_args),
+        "limit": f"{options.limit:.0f}",
+        "xenbuildjob": XEN_JOBS[options.its],
+        "kernelbuildjob": DOM0_JOB,
+    }
+
+
+def options(runvars: Mapping[str, str]) -> Options:
+    """The other way round."""
+    return Options(
+        its=runvars["its"],
+        gic=int(runvars["gic"]),
+        smp=int(runvars["smp"]),
+        devices=runvars["devices"],
+        test=runvars["its_test"],
+        debug=runvars["debug_xen"] == "true",
+        xen_args=shlex.split(runvars["xen_args"]),
+        dom0_args=shlex.split(runvars["dom0_args"]),
+        limit=float(runvars["limit"]),
+    )
+
+
+def guest_runvars(case: str, test: GuestTest) -> dict[str, str]:
+    """What a boot of the bare-metal guest is given."""
+    return {
+        "arch": "arm64",
+        "its": "rust",
+        "its_case": case,
+        "guest_tests": shlex.join(test.tests),
+        "guest_fuzz": str(test.fuzz),
+        "guest_seed": str(test.seed),
+        "guest_seeds": str(test.seeds),
+        "debug_xen": str(test.debug).lower(),
+        "gic": str(test.machine.gic),
+        "smp": str(test.machine.cpus),
+        "xen_args": shlex.join(test.machine.xen_args),
+        "xenbuildjob": XEN_JOBS["rust"],
+        "guestbuildjob": GUEST_JOB,
+    }
+
+
+def guest_test(runvars: Mapping[str, str]) -> GuestTest:
+    """The other way round."""
+    return GuestTest(
+        runvars["its_case"],
+        "",
+        debug=runvars["debug_xen"] == "true",
+        machine=guest.Machine(int(runvars["smp"]), int(runvars["gic"]), tuple(shlex.split(runvars["xen_args"]))),
+        tests=tuple(shlex.split(runvars["guest_tests"])),
+        fuzz=int(runvars["guest_fuzz"]),
+        seed=int(runvars["guest_seed"]),
+        seeds=int(runvars["guest_seeds"]),
+    )
+
+
+def dom0_job(case: str, suffix: str = "", **changes: object) -> Spec:
+    """A test job of Dom0's; `changes` are to its `Options`."""
+    chosen = replace(DOM0_CASES[case].options, **changes)  # type: ignore[arg-type]
+    if chosen.its == "c":
+        # Upstream refuses what Linux announces, and an interrupt may come on the CPU that it has just left.
+        chosen = replace(chosen, test=chosen.test.replace(",pciadd=1", "").replace(",late=0", ""))
+    recipe = "test-its-dom0" if chosen.its == "rust" else "test-its-dom0-c"
+    return Spec(PREFIX + case + suffix, recipe, dom0_runvars(case, chosen))
+
+
+def guest_job(case: str, suffix: str = "", gic: int | None = None, **changes: object) -> Spec:
+    """A test job of the bare-metal guest's."""
+    test = replace(GUEST_CASES[case], **changes)  # type: ignore[arg-type]
+    if gic is not None:
+        test = replace(test, machine=replace(test.machine, gic=gic))
+    return Spec(PREFIX + case + suffix, "test-its-guest", guest_runvars(case, test))
+
+
+def fvp_job(case: str) -> Spec:
+    """A test job on one of Arm's models."""
+    runvars = {"arch": "arm64", "its": "rust", "its_case": case, "smp": "1", "xenbuildjob": XEN_JOBS["rust"]}
+    return Spec(f"{PREFIX}{case}-fvp", "test-its-fvp", runvars)
+
+
+def build_jobs(tree: str = "") -> list[Spec]:
+    """The build jobs; `tree` is the user's own Xen, if there is one."""
+    made = [Spec(name, "build-its", {"arch": "arm64", "its": its}) for its, name in XEN_JOBS.items()]
+    made.append(Spec(UPSTREAM, "build-its", {"arch": "arm64", "its": "rust", "tree_xen": tree}))
+    made.append(Spec(DOM0_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "debian"}))
+    made.append(Spec(GUEST_JOB, "build-its-guest", {"arch": "arm64"}))
+    return made
+
+
+def all_jobs(tree: str = "") -> dict[str, Spec]:
+    """Every job that has a name of its own."""
+    made = build_jobs(tree)
+    made += [dom0_job(case) for case in DOM0_CASES] + [guest_job(case) for case in GUEST_CASES]
+    made += [dom0_job(case, "-gic4", gic=4) for case in DOM0_CASES]
+    made += [guest_job(case, "-gic4", gic=4) for case in GUEST_CASES]
+    made += [dom0_job(case, "-c", its="c") for case in C_CASES]
+    made += [dom0_job(case, "-gic4-c", its="c", gic=4) for case in C_CASES]
+    made += [fvp_job(case) for case in FVP_CASES]
+    return {spec.name: spec for spec in made}
