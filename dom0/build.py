@@ -16,6 +16,7 @@ import argparse
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import shutil
@@ -36,10 +37,13 @@ CROSS = "aarch64-linux-gnu-"
 # What these depend on is found from the modules themselves.
 MODULES = {
     "cloud-arm64": ["xen-privcmd", "virtio_pci", "virtio_net"],
+    "cloud-arm64-bpo": ["xen-privcmd", "virtio_pci", "virtio_net"],
     "arm64": ["xen-privcmd", "ahci", "sd_mod"],
 }
-# The flavour for which the ivshmem module is built.
 CLOUD = "cloud-arm64"
+# The flavours for which the ivshmem module is built, and the suites of Debian's that they are in:
+# empty for the stable one.
+SUITES = {CLOUD: "", "cloud-arm64-bpo": "bookworm-backports"}
 
 
 class BuildError(Exception):
@@ -119,11 +123,12 @@ def fetch_packages(builder, refresh):
         if refresh:
             apt.refresh(force=True)
         packages = ["busybox-static:arm64"]
-        if builder.flavour == CLOUD:
-            headers = apt.dependency("linux-headers-cloud-arm64:arm64", r"linux-headers-\S+?-cloud-arm64(?=:|$|\s)")
+        if builder.flavour in SUITES:
+            named, suite = r"linux-headers-\S+?-cloud-arm64(?=:|$|\s)", SUITES[builder.flavour]
+            headers = apt.dependency("linux-headers-cloud-arm64:arm64", named, suite)
             release = headers.removeprefix("linux-headers-")
             common = apt.dependency(f"{headers}:arm64", r"linux-headers-\S+?-common(?=:|$|\s)")
-            kbuild = apt.dependency(f"{headers}:arm64", r"linux-kbuild-[\d.]+")
+            kbuild = apt.dependency(f"{headers}:arm64", r"linux-kbuild-[\w.+]+")
             packages += [f"{headers}:arm64", f"{common}:all", f"{kbuild}:{apt.arch}"]
         else:
             image = apt.dependency(f"linux-image-{builder.flavour}:arm64", rf"linux-image-\S+?-{builder.flavour}")
@@ -131,7 +136,7 @@ def fetch_packages(builder, refresh):
         shutil.rmtree(root, ignore_errors=True)
         for package in (f"linux-image-{release}:arm64", *packages):
             builder.run("unpack", ["dpkg-deb", "-x", apt.download(package), root])
-        if builder.flavour == CLOUD:
+        if builder.flavour in SUITES:
             # The headers' Makefile names its other half by an absolute path.
             makefile = root / f"usr/src/{headers}/Makefile"
             makefile.write_text(f"include {root}/usr/src/{common}/Makefile\n")
@@ -210,19 +215,33 @@ def build_module(builder, root, release):
 # --- initramfs ------------------------------------------------------------
 
 
+def module_name(path):
+    """A module's file without what is appended to tell that it is one, and that it is compressed."""
+    return path.name.removesuffix(".xz").removesuffix(".ko")
+
+
+def module_content(path):
+    """The module itself: newer kernels have them compressed."""
+    data = path.read_bytes()
+    return lzma.decompress(data) if path.suffix == ".xz" else data
+
+
 def module_depends(path):
     """The modules that a .ko names as its dependencies (from its .modinfo)."""
-    match = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
+    match = re.search(rb"\0depends=([^\0]*)\0", module_content(path))
     return [name for name in (match.group(1).decode() if match else "").split(",") if name]
 
 
-def module_order(found, wanted):
-    """The wanted modules and what they need, each after its dependencies."""
-    by_name = {path.name.removesuffix(".ko").replace("-", "_"): path for path in found}
+def module_order(found, wanted, builtin=()):
+    """The wanted modules and what they need, each after its dependencies; without what the kernel has built in."""
+    by_name = {module_name(path).replace("-", "_"): path for path in found}
+    inside = {name.replace("-", "_") for name in builtin}
     order = []
 
     def visit(name, chain):
         key = name.replace("-", "_")
+        if key in inside:
+            return
         if key not in by_name:
             raise BuildError(f"kernel module '{name}' is not in the kernel package (needed by {chain})")
         if by_name[key] in order:
@@ -291,8 +310,8 @@ def pack(out, exerciser, busybox, modules):
     for applet in APPLETS:
         archive.link(f"bin/{applet}", "busybox")
     for module in modules:
-        archive.file(f"modules/{module.name}", module.read_bytes(), 0o644)
-    archive.file("modules/order", "".join(f"{m.name}\n" for m in modules).encode(), 0o644)
+        archive.file(f"modules/{module_name(module)}.ko", module_content(module), 0o644)
+    archive.file("modules/order", "".join(f"{module_name(m)}.ko\n" for m in modules).encode(), 0o644)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
         packed.write(archive.finish())
@@ -306,9 +325,11 @@ def build(args):
     need_rust(builder)
     root, release = fetch_packages(builder, args.refresh)
     exerciser = build_exerciser(builder)
-    found = list((root / "lib/modules" / release).rglob("*.ko"))
-    modules = module_order(found, MODULES[args.flavour])
-    if args.flavour == CLOUD:
+    folder = root / "lib/modules" / release
+    found = [*folder.rglob("*.ko"), *folder.rglob("*.ko.xz")]
+    builtin = [module_name(Path(line)) for line in (folder / "modules.builtin").read_text().splitlines()]
+    modules = module_order(found, MODULES[args.flavour], builtin)
+    if args.flavour in SUITES:
         modules.append(build_module(builder, root, release))
     busybox = root / "bin/busybox"
     if not busybox.exists():

@@ -2,6 +2,7 @@
 """Tests of build.py: the archive that it writes, and the order of modules."""
 
 import gzip
+import lzma
 import subprocess
 import sys
 import tempfile
@@ -82,6 +83,17 @@ class Modules(unittest.TestCase):
     def test_each_once(self):
         order = [path.name for path in build.module_order(self.found, ["core_a", "net-front", "core-b"])]
         self.assertEqual(order, ["core-a.ko", "core_b.ko", "net-front.ko"])
+
+    def test_compressed_ones_are_unpacked(self):
+        packed = self.found[0].with_suffix(".ko.xz")
+        packed.write_bytes(lzma.compress(self.found[0].read_bytes()))
+        order = build.module_order([packed, *self.found[1:]], ["net_front"])
+        self.assertEqual([build.module_name(path) for path in order], ["core-a", "core_b", "net-front"])
+        self.assertEqual(build.module_content(packed), self.found[0].read_bytes())
+
+    def test_what_the_kernel_has_built_in_is_no_module(self):
+        order = build.module_order(self.found[:2], ["net_front", "absent"], builtin=["core-a", "absent"])
+        self.assertEqual([build.module_name(path) for path in order], ["core_b", "net-front"])
 
     def test_says_what_is_missing(self):
         with self.assertRaisesRegex(build.BuildError, "absent"):

@@ -353,8 +353,8 @@ class Regen(InFolder):
         python = self.write("python", '#!/bin/sh\necho "$@" >> "$0.args"; [ "$3" != --version ]\n')
         python.chmod(0o755)
         with (
-            unittest.mock.patch.object(regen.sys, "executable", str(python)),
-            unittest.mock.patch.object(regen.packages, "Apt") as apt,
+            unittest.mock.patch.object(tools.sys, "executable", str(python)),
+            unittest.mock.patch.object(tools.packages, "Apt") as apt,
             unittest.mock.patch.dict(os.environ, XDG_CACHE_HOME=str(self.folder)),
             contextlib.redirect_stderr(io.StringIO()),
         ):

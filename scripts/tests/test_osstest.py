@@ -15,9 +15,23 @@ import time
 import unittest
 from pathlib import Path
 from unittest import mock
+from xml.etree import ElementTree
 
 from xenits.errors import StepError
-from xenits.osstest import cli, flights, history, jobs, recipes, schedule, statuses, text
+from xenits.osstest import (
+    cli,
+    flights,
+    history,
+    jobs,
+    page,
+    plots,
+    processes,
+    publish,
+    recipes,
+    schedule,
+    statuses,
+    text,
+)
 from xenits.osstest.execute import Runner
 from xenits.osstest.home import Home
 from xenits.osstest.jobs import Spec
@@ -130,6 +144,21 @@ class Statuses(FakeFlights):
         )
         self.assertEqual(status, "fail")
         self.assertEqual(seen, {"a": "pass", "b": "fail", "c": "broken", "e": "pass"})
+
+    def test_programs_of_a_job_are_told_from_those_of_another(self):
+        for name in ("job", "job-gic4"):
+            (self.folder / name).mkdir()
+        argv = [sys.executable, "-c", "import time; time.sleep(600)", str(self.folder / "job-gic4/serial.log")]
+        other = subprocess.Popen(argv)
+        self.addCleanup(other.wait)
+        self.addCleanup(other.kill)
+        for _ in range(100):
+            # The kernel has no command line of it before the program has begun.
+            if Path(f"/proc/{other.pid}/cmdline").read_bytes():
+                break
+            time.sleep(0.1)
+        self.assertEqual(processes.at(self.folder / "job"), [])
+        self.assertEqual([p.pid for p in processes.at(self.folder / "job-gic4")], [other.pid])
 
     def test_every_recipe_names_programs_that_are_there(self):
         for name, steps in recipes.RECIPES.items():
@@ -366,6 +395,52 @@ class Reports(FakeFlights):
         self.assertNotIn("did not succeed", said)
         self.assertIn(": tolerable FAIL", text.render(self.home, self.past(branch="x", a="fail")))
 
+    def test_the_page_leads_from_each_job_to_its_log(self):
+        one, two = f"{jobs.PREFIX}boot", f"{jobs.PREFIX}boot-c"
+        self.past(**{one: "pass", two: "pass"})
+        bad = self.past(**{one: "fail", two: "starved", "build-odd": "pass"})
+        for job, seconds in ((one, "4.0"), (two, "8.0")):
+            self.database.store(bad, job, "boot_seconds", seconds)
+        log = self.home.step_log(bad, one, 2, "ts-its-check")
+        log.parent.mkdir(parents=True)
+        log.write_text("what went wrong: a < b\x1b & c\n")
+        (log.parent / "serial.log").write_text("")
+        files = {path.suffix: path.read_text() for path in publish.publish(self.home, bad)}
+        made = files[".html"]
+        self.assertIn("regressions - FAIL", made)
+        self.assertRegex(made, rf'<a class="cell fail" href="{one}/2.ts-its-check.log" title="{one}">fail')
+        self.assertRegex(made, rf'<a class="cell starved" href="{two}/2.ts-its-check.log"')
+        self.assertIn("what went wrong: a &lt; b? &amp; c", made)
+        self.assertIn(f"REGR. vs. {bad - 1}", made)
+        self.assertIn(f'href="{one}/serial.log"', made)
+        self.assertIn(">0.50<", made)
+        self.assertIn(f'<a href="../{bad}/index.html"><circle class="rust"', made)
+        self.assertIn("odd: pass", made)
+        self.assertEqual(files[".txt"], text.render(self.home, bad) + "\n")
+        # What follows is about the XML.
+        suites = ElementTree.fromstring(files[".xml"])
+        self.assertEqual([suites.get(k) for k in ("tests", "failures", "errors", "skipped")], ["6", "1", "0", "1"])
+        failure = suites.find(f"testsuite[@name='{one}']/testcase/failure")
+        self.assertEqual(failure.text, "what went wrong: a < b? & c")
+        self.assertEqual(failure.get("message"), "fail")
+
+    def test_a_job_has_its_place_in_the_grid(self):
+        self.assertEqual(page.place(f"{jobs.PREFIX}nvme"), ("nvme", ""))
+        self.assertEqual(page.place(f"{jobs.PREFIX}nvme-gic4-c"), ("nvme", "-gic4-c"))
+        self.assertEqual(page.place(f"{jobs.PREFIX}hostile-fvp"), ("hostile", "-fvp"))
+        self.assertIsNone(page.place(f"{jobs.PREFIX}nvme-smp16"))
+        self.assertIsNone(page.place("build-arm64-its-c"))
+
+    def test_charts_begin_at_nothing_and_end_at_a_round_number(self):
+        self.assertEqual([plots.round_up(v) for v in (0, 3, 4.9, 21, 0.3, 100, 1800)], [1, 5, 5, 25, 0.5, 100, 2000])
+        self.assertEqual(plots.chart("x", [plots.Line("r", "rust", [])]), "")
+        made = ElementTree.fromstring(plots.chart("x", [plots.Line("a & b", "rust", [(3, 0), (4, 50), (9, 100)])]))
+        heights = [float(c.get("cy")) for c in made.iter("circle")]
+        self.assertEqual(heights[0], plots.HEIGHT - plots.BOTTOM)
+        self.assertEqual(heights[2], plots.TOP)
+        self.assertAlmostEqual(heights[1], (heights[0] + heights[2]) / 2)
+        self.assertEqual([t.text for t in made.iter("title")][1], "flight 4, a & b: 50")
+
 
 class Jobs(unittest.TestCase):
     NAMED = "boot nvme multi smp movi hotplug unbind storm conformance hostile release".split()
@@ -381,7 +456,8 @@ class Jobs(unittest.TestCase):
 
     def test_runvars_say_all_that_a_boot_needs(self):
         for case, test in jobs.DOM0_CASES.items():
-            self.assertEqual(jobs.options(jobs.dom0_job(case).runvars), test.options)
+            there = jobs.options(jobs.dom0_job(case, limit=test.options.limit).runvars)
+            self.assertEqual(there, test.options)
         for case, test in jobs.GUEST_CASES.items():
             there = jobs.guest_test(jobs.guest_job(case).runvars)
             self.assertEqual((there.machine, there.tests, there.fuzz), (test.machine, test.tests, test.fuzz))
@@ -400,6 +476,23 @@ class Jobs(unittest.TestCase):
         rust = jobs.expectations(jobs.dom0_job("nvme").runvars)
         c = jobs.expectations(jobs.dom0_job("nvme", "-c", its="c").runvars)
         self.assertEqual((len(rust), len(c)), (6, 2))
+
+    def test_each_test_job_is_in_one_flight(self):
+        full, weekly = ({spec.name for spec in make("")} for make in (flights.full, flights.weekly))
+        self.assertEqual(full | weekly, set(jobs.all_jobs()))
+        self.assertEqual({name for name in full & weekly if name.startswith("test-")}, set())
+        self.assertLessEqual({f"{jobs.PREFIX}cpus-smp{n}" for n in (1, 16)} | {f"{jobs.PREFIX}storm-long"}, weekly)
+
+    def test_a_tree_of_ones_own_is_built_and_booted(self):
+        known = jobs.all_jobs("/some/tree")
+        self.assertEqual(known["build-arm64-its-rust-upstream"].runvars["tree_xen"], "/some/tree")
+        needs = known["test-arm64-arm64-xl-its-nvme-upstream"].needs()
+        self.assertEqual(needs, ["build-arm64-its-rust-upstream", "build-arm64-pvops"])
+        self.assertNotIn("test-arm64-arm64-xl-its-nvme-upstream", jobs.all_jobs())
+
+    def test_a_model_is_told_what_to_run(self):
+        words = jobs.fvp_arguments(jobs.fvp_job("release").runvars)
+        self.assertEqual(" ".join(words), "--platform fvp --its rust --test smoke --smp 2 --pta both --release")
 
     def test_a_flight_has_the_builds_of_its_jobs_first(self):
         names = [spec.name for spec in flights.smoke("")]

@@ -79,7 +79,7 @@ class Writing(unittest.TestCase):
             "deb [arch=amd64,arm64 signed-by=/usr/share/keyrings/k.gpg] http://mirror.example/debian bookworm main\n",
             text,
         )
-        self.assertRegex(text, r"deb \[arch=amd64 .*\] http://mirror.example/debian bookworm-backports main\n")
+        self.assertRegex(text, r"deb \[arch=amd64,arm64 .*\] http://mirror.example/debian bookworm-backports main\n")
         self.assertRegex(text, r"deb-src \[signed-by=\S+\] http://mirror.example/debian trixie main\n")
         self.assertRegex(text, r"http://mirror.example/security bookworm-security main\n")
 

@@ -83,7 +83,7 @@ def _kill_qemu(logs: Path) -> None:
         time.sleep(0.1)
         serial = logs / SERIAL
         if serial.exists() and serial.stat().st_size:
-            for process in processes.naming(str(logs)):
+            for process in processes.at(logs):
                 if "qemu-system" in process.words[0]:
                     os.kill(process.pid, signal.SIGKILL)
                     return
@@ -153,7 +153,7 @@ def _plant(fault: Fault, home: Home, built: int, folder: Path) -> list[str]:
         said = home.step_log(flight, spec.name, step.stepno, step.step).read_text(encoding="utf-8", errors="replace")
         if step.testid == fault.testid and not re.search(fault.log, said):
             problems.append(f"the log of {step.testid} says nothing like '{fault.log}':\n{said[-600:]}")
-    problems += [f"still running: {process.words}" for process in processes.naming(str(home.folder))]
+    problems += [f"still running: {process.words}" for process in processes.at(home.folder)]
     expected = f"{fault.status:<8} {history.REGRESSION} {built}"
     if not any(fault.testid in line and expected in line for line in text.render(home, flight, built).splitlines()):
         problems.append("the report does not say that it is a regression")

@@ -63,6 +63,7 @@ class GuestTest:
     seeds: int = 1
     options: str = ""
     """More of the guest's command line."""
+    limit: float = LIMIT_S
 
     def bootargs(self, test: str) -> str:
         """The guest's command line."""
@@ -157,7 +158,7 @@ def boot(test: GuestTest, guest: Path, xen: Path, logs: Path) -> list[Result]:
     for number, pattern in enumerate(test.tests):
         folder = logs / f"boot-{number}"
         folder.mkdir()
-        column = run_column("rust", guest, xen, test.bootargs(pattern), folder, LIMIT_S, test.machine)
+        column = run_column("rust", guest, xen, test.bootargs(pattern), folder, test.limit, test.machine)
         (folder / "report.log").write_text(render([column]) + "\n", encoding="utf-8")
         results += _judge(test, f"guest/rust/{test.name}", column)
     return results

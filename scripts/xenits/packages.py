@@ -127,7 +127,7 @@ def sources_list(mirrors: list[Mirror], host_arch: str, keyring: str | None = No
     archs = ",".join(dict.fromkeys([host_arch, "arm64"]))
     lines = [
         f"deb [arch={archs}{signed}] {main.uri} {HOST_SUITE} main",
-        f"deb [arch={host_arch}{signed}] {main.uri} {HOST_SUITE}-backports main",
+        f"deb [arch={archs}{signed}] {main.uri} {HOST_SUITE}-backports main",
         f"deb-src [{signed.strip()}] {main.uri} {XEN_SUITE} main" if signed else f"deb-src {main.uri} {XEN_SUITE} main",
     ]
     # With these, host packages agree with what the user's own apt has installed.
@@ -229,10 +229,11 @@ class Apt:
             self.refresh(force=True)
             run(argv, self.log, cwd=cwd, what=f"{what} (tried twice)", hint=hint)
 
-    def dependency(self, package: str, pattern: str) -> str:
-        """The one package that `package` depends on whose name matches `pattern`."""
+    def dependency(self, package: str, pattern: str, suite: str = "") -> str:
+        """The one package that `package` (of this suite, or the stable one) depends on whose name matches `pattern`."""
         self.refresh()
-        argv: Command = ["apt-cache", "-c", self.config, "show", "--no-all-versions", package]
+        chosen = ["-o", f"APT::Default-Release={suite}"] if suite else []
+        argv: Command = ["apt-cache", "-c", self.config, *chosen, "show", "--no-all-versions", package]
         match = re.search(r"^Depends: (.*)$", output(argv, self.log), re.MULTILINE)
         words = re.split(r"[,|]", match[1]) if match else []
         names = [n for w in words if re.fullmatch(pattern, n := re.split(r"[\s:(]", w.strip(), maxsplit=1)[0])]

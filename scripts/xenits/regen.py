@@ -12,18 +12,16 @@ import argparse
 import difflib
 import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import abi, packages, rust
+from . import abi
 from .errors import StepError
 from .layout import REPO, cache_root, locked, new_run_dir
 from .shell import Command, run
-from .tools import cargo_tool, twice
+from .tools import cargo_tool, pip_install
 
 CBINDGEN = ("cbindgen", "cbindgen", "0.29.4")
 BINDGEN = ("bindgen-cli", "bindgen", "0.72.1")
@@ -73,15 +71,7 @@ def _libclang(home: Path, log: Path) -> Path:
     native = home / "clang/native"
     if not (native / "libclang.so").exists() or not (home / f"libclang-{LIBCLANG}.dist-info").is_dir():
         print(f"installing libclang {LIBCLANG} into {home} ...", file=sys.stderr, flush=True)
-        pip = [sys.executable, "-m", "pip"]
-        if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode != 0:
-            with locked("apt"):
-                packages.Apt(log).install(["python3-pip"])
-        shutil.rmtree(home, ignore_errors=True)
-        home.mkdir(parents=True)
-        quiet = ["--disable-pip-version-check", "--no-cache-dir", "--root-user-action", "ignore"]
-        argv: Command = [*pip, "install", *quiet, "--target", home, "--only-binary", ":all:", f"libclang=={LIBCLANG}"]
-        twice(argv, home, f"cannot install libclang {LIBCLANG}", log)
+        pip_install(home, [f"libclang=={LIBCLANG}"], log)
     return native
 
 

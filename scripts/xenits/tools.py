@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs from crates.io, in the cache and in pinned versions. Who calls holds the lock ``tools``."""
+"""Programs and Python packages from registries, in the cache. Who calls holds the lock ``tools``."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from . import rust
+from . import packages, rust
 from .errors import StepError
-from .layout import cache_root
+from .layout import cache_root, locked
 from .shell import Command, run
 
 
@@ -35,6 +36,19 @@ def _says(program: Path) -> str:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         return ""
+
+
+def pip_install(home: Path, requirements: list[str], log: Path) -> None:
+    """Have `home` hold these Python packages and what they need, and nothing else."""
+    pip = [sys.executable, "-m", "pip"]
+    if subprocess.run([*pip, "--version"], capture_output=True, check=False).returncode != 0:
+        with locked("apt"):
+            packages.Apt(log).install(["python3-pip"])
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    quiet = ["--disable-pip-version-check", "--no-cache-dir", "--root-user-action", "ignore"]
+    argv: Command = [*pip, "install", *quiet, "--target", home, "--only-binary", ":all:", *requirements]
+    twice(argv, home, f"cannot install {' '.join(requirements)}", log)
 
 
 def twice(argv: Command, cwd: Path, what: str, log: Path) -> None:

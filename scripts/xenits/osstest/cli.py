@@ -18,6 +18,7 @@ from . import flights, jobs, statuses, text
 from .execute import Runner
 from .home import Home
 from .jobs import Spec
+from .publish import publish
 from .schedule import Flight, create, drop_old_builds
 
 _ABOUT = """\
@@ -28,7 +29,8 @@ on QEMU. What a flight has done is kept, so that the next one can be compared.
 _EXAMPLES = """\
 examples:
   osstest/run flight smoke                        some minutes: builds, a boot, NVMe, a hostile guest
-  osstest/run flight full                         all jobs
+  osstest/run flight full                         all jobs but the weekly ones
+  osstest/run flight weekly                       hours of storms, random commands, unbind and bind
   osstest/run flight --resume                     go on with the last flight, which was interrupted
   osstest/run job test-arm64-arm64-xl-its-multi   one job, and the builds that it needs
   osstest/run list                                jobs, and the flights that have run
@@ -59,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
             help=f"your own Xen, for {jobs.UPSTREAM} (default: $XEN_TREE)",
         )  # fmt: skip
     commands.add_parser("list", help="the jobs and flights that there are")
-    report = commands.add_parser("report", help="what became of a flight")
+    report = commands.add_parser("report", help="what became of a flight: as text, JUnit XML and a page")
     report.add_argument("flight", nargs="?", type=int, help="which one (default: the last)")
     report.add_argument("--against", type=int, metavar="N", help="the flight to compare with (default: the one before)")
     return made
@@ -129,8 +131,18 @@ def fly(home: Home, flight: int, cores: int | None) -> int:
         except KeyboardInterrupt:
             print(f"\nstopped; to go on: osstest/run flight --resume {flight}", file=sys.stderr)
             return 130
-    print(f"\n{text.render(home, flight)}")
+    show(home, flight, None)
     return 1 if any(status in statuses.BAD for status in outcome.values()) else 0
+
+
+def show(home: Home, flight: int, against: int | None) -> None:
+    """Print the report, and write it in all its forms."""
+    print(f"\n{text.render(home, flight, against)}\n", flush=True)
+    try:
+        for path in publish(home, flight, against):
+            print(path)
+    except StepError as error:
+        print(f"not all reports could be written: {error.render()}", file=sys.stderr)
 
 
 def start(home: Home, branch: str, blessing: str, specs: list[Spec], cores: int | None) -> int:
@@ -174,7 +186,7 @@ def report_command(home: Home, args: argparse.Namespace) -> int:
     """``osstest/run report``."""
     flight = last_flight(home, args.flight)
     against = last_flight(home, args.against) if args.against else None
-    print(text.render(home, flight, against))
+    show(home, flight, against)
     return 0
 
 

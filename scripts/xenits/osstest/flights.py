@@ -34,10 +34,20 @@ def smoke(tree: str) -> list[Spec]:
     return with_needs([PREFIX + case for case in SMOKE], jobs.all_jobs(tree))
 
 
+def _is_long(name: str) -> bool:
+    return name.endswith("-long") or name.endswith("-bpo") or "-cpus-smp" in name
+
+
 def full(tree: str) -> list[Spec]:
-    """Every job that there is."""
+    """Every job but the weekly ones."""
     known = jobs.all_jobs(tree)
-    return with_needs(known, known)
+    return with_needs((name for name in known if not _is_long(name)), known)
 
 
-FLIGHTS = {"smoke": smoke, "full": full}
+def weekly(tree: str) -> list[Spec]:
+    """What takes hours, or says something about other kernels and numbers of CPUs."""
+    known = jobs.all_jobs(tree)
+    return with_needs((name for name in known if _is_long(name) or name.endswith("-upstream")), known)
+
+
+FLIGHTS = {"smoke": smoke, "full": full, "weekly": weekly}

@@ -8,6 +8,7 @@ tables are those of `boots` and `guest_tests`.
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -18,8 +19,12 @@ from ..pipeline import Options
 
 PREFIX = "test-arm64-arm64-xl-its-"
 XEN_JOBS = {"rust": "build-arm64-its-rust", "c": "build-arm64-its-c"}
+PATIENCE = 4
+"""So much longer than in ``scripts/test`` may a boot take: a flight has more than one at a time."""
+
 UPSTREAM = "build-arm64-its-rust-upstream"
 DOM0_JOB = "build-arm64-pvops"
+NEW_KERNEL_JOB = "build-arm64-pvops-bpo"
 GUEST_JOB = "build-arm64-its-guest"
 NEEDS = "buildjob"
 """How the names of runvars end whose values are jobs that must have passed."""
@@ -63,7 +68,7 @@ DOM0_CASES: dict[str, BootTest] = {
     "smp": BootTest(
         "rust/smp",
         "each of 8 CPUs has vectors of two NVMe for itself",
-        Options(smp=8, devices="nvme=2,queues=8", test="smoke,pciadd=1"),
+        Options(smp=8, devices="nvme=2,queues=8", test="smoke,reads=1000,pciadd=1"),
         (boots.fired("nvme[01]q", 16000), boots.vectors(18), *boots.HEALTHY),
     ),
     "movi": _named("rust/affinity"),
@@ -71,8 +76,17 @@ DOM0_CASES: dict[str, BootTest] = {
     "unbind": _named("rust/rebind"),
     "storm": _named("rust/storm"),
     "release": _named("rust/nvme-release"),
+    "cpus": BootTest(
+        "rust/cpus",
+        "each CPU has a vector for itself, on as many CPUs as a job says",
+        Options(test="smoke,reads=500,pciadd=1"),
+        (boots.fired("nvme0q", 500), boots.vectors(2), *boots.HEALTHY),
+    ),
 }  # fmt: skip
 """What Dom0 does, by the word in the job's name."""
+
+CASES = tuple(case for case in DOM0_CASES if case != "cpus")
+"""Those that have a job of their own name."""
 
 GUEST_CASES: dict[str, GuestTest] = {
     "conformance": _guest("debug"),
@@ -83,14 +97,25 @@ GUEST_CASES: dict[str, GuestTest] = {
 C_CASES = ("boot", "nvme", "multi", "smp", "movi", "unbind", "storm", "release")
 """What upstream's C can do. It loses interrupts when CPUs go off and on."""
 
-FVP_CASES = ("boot", "conformance")
-"""What runs on Arm's models, where there is no NVMe."""
+FVP_CASES: dict[str, tuple[str, int, bool]] = {
+    # what runs, CPUs, a debug build
+    "boot": ("smoke", 1, True),
+    "smp": ("smoke", 8, True),
+    "release": ("smoke", 2, False),
+    "conformance": ("guest", 4, True),
+    "hostile": (f"guest,{guest_tests.HOSTILE}", 2, True),
+}
+"""What runs on Arm's models, which have neither NVMe nor ivshmem."""
 
 
 def expectations(runvars: Mapping[str, str]) -> list[Expectation]:
     """What must be true of a boot of Dom0, besides leaks. The C version keeps no counters."""
     without = boots.HEALTHY if runvars["its"] == "c" else (boots.balanced,)
     return [e for e in DOM0_CASES[runvars["its_case"]].expect if e not in without]
+
+
+UPSTREAM_CASES = ("boot", "nvme", "multi", "unbind")
+"""What is done to the user's own tree."""
 
 
 def dom0_runvars(case: str, options: Options) -> dict[str, str]:
@@ -137,6 +162,7 @@ def guest_runvars(case: str, test: GuestTest) -> dict[str, str]:
         "guest_fuzz": str(test.fuzz),
         "guest_seed": str(test.seed),
         "guest_seeds": str(test.seeds),
+        "limit": f"{test.limit:.0f}",
         "debug_xen": str(test.debug).lower(),
         "gic": str(test.machine.gic),
         "smp": str(test.machine.cpus),
@@ -157,17 +183,20 @@ def guest_test(runvars: Mapping[str, str]) -> GuestTest:
         fuzz=int(runvars["guest_fuzz"]),
         seed=int(runvars["guest_seed"]),
         seeds=int(runvars["guest_seeds"]),
+        limit=float(runvars["limit"]),
     )
 
 
-def dom0_job(case: str, suffix: str = "", **changes: object) -> Spec:
-    """A test job of Dom0's; `changes` are to its `Options`."""
+def dom0_job(case: str, suffix: str = "", *, built: Mapping[str, str] | None = None, **changes: object) -> Spec:
+    """A test job of Dom0's; `changes` are to its `Options`, and `built` names other build jobs than the usual ones."""
     chosen = replace(DOM0_CASES[case].options, **changes)  # type: ignore[arg-type]
+    if "limit" not in changes:
+        chosen = replace(chosen, limit=chosen.limit * PATIENCE)
     if chosen.its == "c":
         # Upstream refuses what Linux announces, and an interrupt may come on the CPU that it has just left.
         chosen = replace(chosen, test=chosen.test.replace(",pciadd=1", "").replace(",late=0", ""))
     recipe = "test-its-dom0" if chosen.its == "rust" else "test-its-dom0-c"
-    return Spec(PREFIX + case + suffix, recipe, dom0_runvars(case, chosen))
+    return Spec(PREFIX + case + suffix, recipe, {**dom0_runvars(case, chosen), **(built or {})})
 
 
 def guest_job(case: str, suffix: str = "", gic: int | None = None, **changes: object) -> Spec:
@@ -178,17 +207,68 @@ def guest_job(case: str, suffix: str = "", gic: int | None = None, **changes: ob
     return Spec(PREFIX + case + suffix, "test-its-guest", guest_runvars(case, test))
 
 
+WEEKLY_SMP = (1, 2, 3, 4, 6, 8, 12, 16)
+LONG_LIMIT_S = 4 * 3600.0
+
+WEEKLY_DOM0 = {
+    "movi": "affinity,changes=20000,late=0,timeout=14000,pciadd=1",
+    "hotplug": "hotplug,cycles=60,timeout=14000,pciadd=1",
+    "unbind": "rebind,count=2000,rescans=200,timeout=14000,pciadd=1",
+    "storm": "storm,rounds=200000,timeout=14000,pciadd=1",
+}
+"""The same as the cases of these names, for hours."""
+
+WEEKLY_SEEDS = 20
+WEEKLY_COMMANDS = 100_000
+"""Random commands with each seed."""
+
+
+def fuzz_job(kind: str) -> Spec:
+    """Random commands from seeds that are others each week; the runvars say which."""
+    first = int(time.strftime("%G%V")) * 100 + (50 if kind == "release" else 0)
+    test = GuestTest(
+        "fuzz",
+        "",
+        debug=kind == "debug",
+        machine=guest.Machine(cpus=4),
+        tests=("fuzz-*",),
+        fuzz=WEEKLY_COMMANDS,
+        seed=first,
+        seeds=WEEKLY_SEEDS,
+        limit=LONG_LIMIT_S,
+    )
+    return Spec(f"{PREFIX}fuzz-{kind}-long", "test-its-guest", guest_runvars("fuzz", test))
+
+
 def fvp_job(case: str) -> Spec:
     """A test job on one of Arm's models."""
-    runvars = {"arch": "arm64", "its": "rust", "its_case": case, "smp": "1", "xenbuildjob": XEN_JOBS["rust"]}
+    test, smp, debug = FVP_CASES[case]
+    runvars = {
+        "arch": "arm64",
+        "its": "rust",
+        "its_case": case,
+        "its_test": test,
+        "debug_xen": str(debug).lower(),
+        "smp": str(smp),
+        "fvp_pta": "both",
+        "xenbuildjob": XEN_JOBS["rust"],
+    }
     return Spec(f"{PREFIX}{case}-fvp", "test-its-fvp", runvars)
+
+
+def fvp_arguments(runvars: Mapping[str, str]) -> list[str]:
+    """What ``scripts/run`` is told."""
+    words = ["--platform", "fvp", "--its", runvars["its"], "--test", runvars["its_test"]]
+    words += ["--smp", runvars["smp"], "--pta", runvars["fvp_pta"]]
+    return words + ([] if runvars["debug_xen"] == "true" else ["--release"])
 
 
 def build_jobs(tree: str = "") -> list[Spec]:
     """The build jobs; `tree` is the user's own Xen, if there is one."""
     made = [Spec(name, "build-its", {"arch": "arm64", "its": its}) for its, name in XEN_JOBS.items()]
     made.append(Spec(UPSTREAM, "build-its", {"arch": "arm64", "its": "rust", "tree_xen": tree}))
-    made.append(Spec(DOM0_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "debian"}))
+    made.append(Spec(DOM0_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "cloud-arm64"}))
+    made.append(Spec(NEW_KERNEL_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "cloud-arm64-bpo"}))
     made.append(Spec(GUEST_JOB, "build-its-guest", {"arch": "arm64"}))
     return made
 
@@ -196,10 +276,16 @@ def build_jobs(tree: str = "") -> list[Spec]:
 def all_jobs(tree: str = "") -> dict[str, Spec]:
     """Every job that has a name of its own."""
     made = build_jobs(tree)
-    made += [dom0_job(case) for case in DOM0_CASES] + [guest_job(case) for case in GUEST_CASES]
-    made += [dom0_job(case, "-gic4", gic=4) for case in DOM0_CASES]
+    made += [dom0_job(case) for case in CASES] + [guest_job(case) for case in GUEST_CASES]
+    made += [dom0_job(case, "-gic4", gic=4) for case in CASES]
     made += [guest_job(case, "-gic4", gic=4) for case in GUEST_CASES]
     made += [dom0_job(case, "-c", its="c") for case in C_CASES]
     made += [dom0_job(case, "-gic4-c", its="c", gic=4) for case in C_CASES]
+    made += [dom0_job(case, "-bpo", built={"kernelbuildjob": NEW_KERNEL_JOB}) for case in CASES]
     made += [fvp_job(case) for case in FVP_CASES]
+    if tree:
+        made += [dom0_job(case, "-upstream", built={"xenbuildjob": UPSTREAM}) for case in UPSTREAM_CASES]
+    made += [dom0_job("cpus", f"-smp{smp}", smp=smp) for smp in WEEKLY_SMP]
+    made += [dom0_job(case, "-long", test=test, limit=LONG_LIMIT_S) for case, test in WEEKLY_DOM0.items()]
+    made += [fuzz_job(kind) for kind in ("debug", "release")]
     return {spec.name: spec for spec in made}

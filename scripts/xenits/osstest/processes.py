@@ -20,16 +20,16 @@ OURS = ("qemu-", "python")
 """How the names of programs begin that a step starts; a pager on one of its logs is none."""
 
 
-def naming(text: str) -> list[Process]:
-    """Programs of ours with `text` in their command line, but for the one that asks."""
+def at(folder: Path) -> list[Process]:
+    """Programs of ours that work with files in `folder`, going by their command lines, but for the one that asks."""
     found = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         try:
-            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if Path(words[0]).name.startswith(OURS) and any(text in word for word in words):
-            found.append(Process(int(folder.name), tuple(word for word in words if word)))
+        if Path(words[0]).name.startswith(OURS) and any(f"{folder}/" in word for word in words):
+            found.append(Process(int(entry.name), tuple(word for word in words if word)))
     return found

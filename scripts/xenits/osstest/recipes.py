@@ -29,6 +29,9 @@ class Step:
 BUILD_LIMIT_S = 3600.0
 """A first build fetches and compiles everything, on a machine that may have other things to do."""
 
+BOOT_LIMIT_S = 6 * 3600.0
+"""A boot has a limit of its own, in its runvars; this is for a step that does not keep to it."""
+
 CHECK = Step("ts-build-check", "build-check(1)", iffail=statuses.BLOCKED, limit=60)
 INSTALL = Step("ts-its-host-install", "host-install", iffail=statuses.BROKEN, limit=BUILD_LIMIT_S)
 CAPTURE = Step("ts-logs-capture", "capture-logs", iffail=statuses.BROKEN, limit=120, always=True)
@@ -36,7 +39,7 @@ CAPTURE = Step("ts-logs-capture", "capture-logs", iffail=statuses.BROKEN, limit=
 DOM0 = (
     CHECK,
     INSTALL,
-    Step("ts-its-xen-boot", "xen-boot", limit=4000),
+    Step("ts-its-xen-boot", "xen-boot", limit=BOOT_LIMIT_S),
     Step("ts-its-check", "its-check", goes_on=True),
     Step("ts-its-guest-errors", "guest-errors", goes_on=True),
 )
@@ -55,12 +58,12 @@ RECIPES: dict[str, tuple[Step, ...]] = {
     "test-its-guest": (
         CHECK,
         INSTALL,
-        Step("ts-its-guest", "its-guest", limit=4000),
+        Step("ts-its-guest", "its-guest", limit=BOOT_LIMIT_S),
         CAPTURE,
     ),
     "test-its-fvp": (
         CHECK,
-        Step("ts-its-fvp", "fvp-boot", limit=4000),
+        Step("ts-its-fvp", "fvp-boot", limit=BOOT_LIMIT_S),
         CAPTURE,
     ),
 }  # fmt: skip

@@ -14,15 +14,21 @@ def _line(failure: Failure) -> str:
     return f" {failure.job:<44} {failure.stepno:>2} {failure.testid:<20} {failure.status:<8} {failure.remark()}"
 
 
-def outcome(jobs: list[str], failures: list[Failure]) -> str:
-    """What became of the flight in a few words, given the statuses of its jobs."""
-    if any(status in statuses.UNFINISHED for status in jobs):
+def is_good(words: list[str]) -> bool:
+    """Whether a flight whose jobs have these statuses is no failure."""
+    return not any(word in statuses.BAD or word in statuses.UNFINISHED for word in words)
+
+
+def outcome(words: list[str], failures: list[Failure]) -> str:
+    """What became of a flight in a few words, given the statuses of its jobs."""
+    if any(word in statuses.UNFINISHED for word in words):
         return "unfinished"
     if any(failure.blocking for failure in failures):
         return "regressions - FAIL"
-    if any(status in statuses.BAD for status in jobs):
+    if not is_good(words):
         return "tolerable FAIL"
-    return "all pass"
+    starved = words.count(statuses.STARVED)
+    return f"all pass, but {starved} starved" if starved else "all pass"
 
 
 def header_lines(branch: str, failures: list[Failure]) -> list[str]:
