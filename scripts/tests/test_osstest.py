@@ -492,7 +492,7 @@ class Jobs(unittest.TestCase):
 
     def test_a_model_is_told_what_to_run(self):
         words = jobs.fvp_arguments(jobs.fvp_job("release").runvars)
-        self.assertEqual(" ".join(words), "--platform fvp --its rust --test smoke --smp 2 --pta both --release")
+        self.assertEqual(" ".join(words), "--platform fvp --its rust --test sata --smp 2 --pta both --release")
 
     def test_a_flight_has_the_builds_of_its_jobs_first(self):
         names = [spec.name for spec in flights.smoke("")]

@@ -99,9 +99,9 @@ C_CASES = ("boot", "nvme", "multi", "smp", "movi", "unbind", "storm", "release")
 
 FVP_CASES: dict[str, tuple[str, int, bool]] = {
     # what runs, CPUs, a debug build
-    "boot": ("smoke", 1, True),
-    "smp": ("smoke", 8, True),
-    "release": ("smoke", 2, False),
+    "boot": ("sata", 1, True),
+    "smp": ("sata", 8, True),
+    "release": ("sata", 2, False),
     "conformance": ("guest", 4, True),
     "hostile": (f"guest,{guest_tests.HOSTILE}", 2, True),
 }
