@@ -4,6 +4,7 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ from xml.etree import ElementTree
 from xenits.errors import StepError
 from xenits.osstest import (
     cli,
+    dropin,
     flights,
     history,
     jobs,
@@ -501,6 +503,85 @@ class Jobs(unittest.TestCase):
                 self.assertLess(names.index(needed), names.index(spec.name))
         with self.assertRaises(StepError):
             flights.with_needs(["test-nothing"], jobs.all_jobs())
+
+
+class DropIn(unittest.TestCase):
+    """What is written into a real osstest."""
+
+    TCL = """
+    proc catching-otherwise {status script} {
+        global ok
+        if {[catch {uplevel 1 $script}]} { set ok 0; puts "job $status" }
+    }
+    proc run-ts {iffail testid ts args} {
+        puts "$testid $ts $args"
+        if {$ts in $::bad} { error "bad" }
+    }
+    set ok 1
+    """
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+
+    def installed(self):
+        (self.folder / "sg-run-job").touch()
+        return dropin.install(self.folder, "smoke")
+
+    def run_recipe(self, name, *bad):
+        """What a recipe does where these steps fail, as the real runner's language has it."""
+        self.installed()
+        body = f"{self.TCL}\nset bad {{{' '.join(bad)}}}\nsource {self.folder}/{dropin.RECIPES_FILE}\n"
+        body += f'if {{[need-hosts/{name}] ne ""}} {{ exit 9 }}\nrun-job/{name}\n'
+        done = subprocess.run(["tclsh"], input=body, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    def test_every_step_has_a_wrapper_that_finds_osstests_folder(self):
+        names = {path.name for path in self.installed()}
+        self.assertEqual({s.program for steps in recipes.RECIPES.values() for s in steps} - names, set())
+        done = subprocess.run(
+            [self.folder / "ts-its-check"], cwd=self.folder, capture_output=True, text=True, check=False,
+            env={"PATH": os.environ["PATH"], "OSSTEST_FLIGHT": "7", "OSSTEST_JOB": "some-job"},
+        )  # fmt: skip
+        self.assertEqual((done.returncode, done.stderr), (2, "flight 7 has no job some-job\n"))
+        self.assertTrue((self.folder / "standalone.db").exists())
+
+    def test_the_flight_is_created_with_its_runvars(self):
+        self.installed()
+        said = self.folder / "said"
+        create = self.folder / "cs-job-create"
+        create.write_text(f'#!/bin/sh\nprintf "%s|" "$@" >>{said}; echo >>{said}\n')
+        create.chmod(0o755)
+        subprocess.run(["./make-its-flight", "7"], cwd=self.folder, check=True)
+        lines = [line.split("|") for line in said.read_text().splitlines()]
+        self.assertEqual([line[1] for line in lines], [spec.name for spec in flights.smoke("")])
+        self.assertTrue(all(line[0] == "7" for line in lines))
+        wanted = [f"{key}={value}" for key, value in flights.smoke("")[-1].runvars.items()]
+        self.assertEqual(lines[-1][3:-1], wanted)
+
+    def test_it_overwrites_only_what_is_its_own(self):
+        with self.assertRaises(StepError):
+            dropin.install(self.folder, "smoke")
+        self.installed()
+        self.installed()
+        (self.folder / "ts-its-check").write_text("somebody's own")
+        with self.assertRaisesRegex(StepError, "not from here"):
+            self.installed()
+
+    @unittest.skipUnless(shutil.which("tclsh"), "there is no tclsh, in which osstest's runner is written")
+    def test_recipes_do_what_our_runner_does(self):
+        good = self.run_recipe("test-its-dom0")
+        programs = [step.program for step in recipes.RECIPES["test-its-dom0"]]
+        self.assertEqual([line.split()[1] for line in good], programs)
+        self.assertEqual(self.run_recipe("build-its")[1], "xen-build/debug ts-its-xen-build + debug")
+        blocked = self.run_recipe("test-its-dom0", "ts-its-build-check")
+        self.assertEqual([line.split()[0] for line in blocked], ["build-check(*)", "job", "capture-logs"])
+        self.assertEqual(blocked[1], "job blocked")
+        checks = self.run_recipe("test-its-dom0", "ts-its-check")
+        self.assertEqual(checks[4:6], ["job fail", "guest-errors ts-its-guest-errors "])
+        unbooted = self.run_recipe("test-its-dom0", "ts-its-xen-boot")
+        self.assertEqual(unbooted[3:], ["job fail", "capture-logs ts-its-logs-capture "])
 
 
 class CommandLine(FakeFlights):

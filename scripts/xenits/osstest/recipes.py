@@ -32,9 +32,9 @@ BUILD_LIMIT_S = 3600.0
 BOOT_LIMIT_S = 6 * 3600.0
 """A boot has a limit of its own, in its runvars; this is for a step that does not keep to it."""
 
-CHECK = Step("ts-build-check", "build-check(1)", iffail=statuses.BLOCKED, limit=60)
+CHECK = Step("ts-its-build-check", "build-check(1)", iffail=statuses.BLOCKED, limit=60)
 INSTALL = Step("ts-its-host-install", "host-install", iffail=statuses.BROKEN, limit=BUILD_LIMIT_S)
-CAPTURE = Step("ts-logs-capture", "capture-logs", iffail=statuses.BROKEN, limit=120, always=True)
+CAPTURE = Step("ts-its-logs-capture", "capture-logs", iffail=statuses.BROKEN, limit=120, always=True)
 
 DOM0 = (
     CHECK,
