@@ -382,6 +382,12 @@ class Reports(FakeFlights):
         last = self.past(a="fail")
         self.assertEqual(self.verdicts(last), {"a": f"REGR. vs. {good}"})
 
+    def test_where_the_flight_before_has_nothing_to_say_the_last_that_passed_counts(self):
+        good = self.past(a="pass", b="pass")
+        self.past(a="fail", b="pass")
+        self.past(b="pass")
+        self.assertEqual(self.verdicts(self.past(a="fail", b="pass")), {"a": f"REGR. vs. {good}"})
+
     def test_a_planted_regression_is_named(self):
         self.past(**{"test-one": "pass", "test-two": "pass"})
         bad = self.past(**{"test-one": "fail", "test-two": "pass"})
@@ -413,11 +419,12 @@ class Reports(FakeFlights):
         self.assertRegex(made, rf'<a class="cell fail" href="{one}/2.ts-its-check.log" title="{one}">fail')
         self.assertRegex(made, rf'<a class="cell starved" href="{two}/2.ts-its-check.log"')
         self.assertIn("what went wrong: a &lt; b? &amp; c", made)
+        self.assertIn(">its-boot-c: starved<", made)
         self.assertIn(f"REGR. vs. {bad - 1}", made)
         self.assertIn(f'href="{one}/serial.log"', made)
         self.assertIn(">0.50<", made)
         self.assertIn(f'<a href="../{bad}/index.html"><circle class="rust"', made)
-        self.assertIn("odd: pass", made)
+        self.assertIn(">build-odd: pass<", made)
         self.assertEqual(files[".txt"], text.render(self.home, bad) + "\n")
         # What follows is about the XML.
         suites = ElementTree.fromstring(files[".xml"])
@@ -468,7 +475,8 @@ class Jobs(unittest.TestCase):
         four = jobs.options(jobs.all_jobs()["test-arm64-arm64-xl-its-multi-gic4"].runvars)
         self.assertEqual((four.gic, four.its, four.smp), (4, "rust", 4))
         c = jobs.all_jobs()["test-arm64-arm64-xl-its-nvme-c"]
-        self.assertEqual(jobs.options(c.runvars).test, "smoke")
+        self.assertEqual(jobs.options(c.runvars).test, "smoke,timeout=432")
+        self.assertEqual(jobs.options(c.runvars).limit, 480)
         self.assertEqual(c.needs(), ["build-arm64-its-c", "build-arm64-pvops"])
         self.assertEqual(
             jobs.guest_test(jobs.all_jobs()["test-arm64-arm64-xl-its-hostile-gic4"].runvars).machine.gic, 4
