@@ -335,6 +335,7 @@ class Scheduling(FakeFlights):
         said, _ = runner.communicate(timeout=60)
         self.assertEqual(runner.returncode, 130, said)
         self.assertIn("--resume 1", said)
+        self.assertIn("1: unfinished", said)
         self.assertEqual(self.database.job(flight, "slow").status, "aborted")
         Statuses.assertGone(self, pid)
 
@@ -401,7 +402,9 @@ class Reports(FakeFlights):
         said = text.render(self.home, self.past(a="pass", b="pass"))
         self.assertIn(": all pass\n", said)
         self.assertNotIn("did not succeed", said)
-        self.assertIn(": tolerable FAIL", text.render(self.home, self.past(branch="x", a="fail")))
+        for word in (": FAIL\n", ": tolerable FAIL\n"):
+            self.assertIn(word, text.render(self.home, self.past(branch="x", a="fail")))
+        self.assertIn(": all pass, but 1 starved\n", text.render(self.home, self.past(branch="y", a="starved")))
 
     def test_the_page_leads_from_each_job_to_its_log(self):
         one, two = f"{jobs.PREFIX}boot", f"{jobs.PREFIX}boot-c"
@@ -610,6 +613,11 @@ class CommandLine(FakeFlights):
         self.assertEqual(self.said("report", "9")[0], 2)
         self.assertEqual(self.said("flight")[0], 2)
         self.assertEqual(self.said("job", "test-nothing")[0], 2)
+
+    def test_a_disk_with_no_room_for_the_database_is_no_traceback(self):
+        with mock.patch.object(cli, "start", side_effect=sqlite3.OperationalError("database or disk is full")):
+            code, said = self.said("job", "build-arm64-its-c")
+        self.assertEqual((code, said), (1, "what the flight does cannot be written down: database or disk is full\n"))
 
 
 class Tables(FakeFlights):

@@ -7,6 +7,7 @@ import argparse
 import fcntl
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -130,8 +131,10 @@ def fly(home: Home, flight: int, cores: int | None) -> int:
             outcome = progress.flight.run()
         except KeyboardInterrupt:
             print(f"\nstopped; to go on: osstest/run flight --resume {flight}", file=sys.stderr)
-            return 130
-    show(home, flight, None)
+            outcome = {}
+        show(home, flight, None)
+    if not outcome:
+        return 130
     return 1 if any(status in statuses.BAD for status in outcome.values()) else 0
 
 
@@ -201,6 +204,9 @@ def main(argv: list[str]) -> int:
     except StepError as error:
         print(error.render(), file=sys.stderr)
         return error.status
+    except (sqlite3.Error, OSError) as error:
+        print(f"what the flight does cannot be written down: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

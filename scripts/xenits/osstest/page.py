@@ -215,7 +215,7 @@ def collect(home: Home, flight: int, against: int | None = None) -> Page:
     rows = database.jobs(flight)
     entries = [_entry(home, job) for job in rows]
     words = [job.status for job in rows]
-    outcome = text.outcome(words, failures)
+    outcome = text.outcome(words, failures, history.against is not None)
     ended = [step.finished for entry in entries for step in entry.steps if step.finished]
     page = Page(
         flight,

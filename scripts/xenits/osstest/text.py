@@ -19,14 +19,14 @@ def is_good(words: list[str]) -> bool:
     return not any(word in statuses.BAD or word in statuses.UNFINISHED for word in words)
 
 
-def outcome(words: list[str], failures: list[Failure]) -> str:
-    """What became of a flight in a few words, given the statuses of its jobs."""
+def outcome(words: list[str], failures: list[Failure], compared: bool) -> str:
+    """What became of a flight in a few words, given the statuses of its jobs and whether there is an earlier one."""
     if any(word in statuses.UNFINISHED for word in words):
         return "unfinished"
     if any(failure.blocking for failure in failures):
         return "regressions - FAIL"
     if not is_good(words):
-        return "tolerable FAIL"
+        return "tolerable FAIL" if compared else "FAIL"
     starved = words.count(statuses.STARVED)
     return f"all pass, but {starved} starved" if starved else "all pass"
 
@@ -47,7 +47,7 @@ def render(home: Home, flight: int, against: int | None = None) -> str:
     history = History(database, flight, against)
     failures = history.failures()
     jobs = database.jobs(flight)
-    word = outcome([job.status for job in jobs], failures)
+    word = outcome([job.status for job in jobs], failures, history.against is not None)
     lines = [f"[{row.branch} test] {flight}: {word}", *header_lines(row.branch, failures), ""]
     lines += [f"flight {flight} {row.branch} {row.blessing}", f"logs: {home.flight_logs(flight)}", ""]
     blocking = [f for f in failures if f.blocking]
