@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import shutil
 import signal
 import sqlite3
 import sys
@@ -97,7 +98,7 @@ class Progress:
             )
         if terminal and self.flight:
             now = ", ".join(f"{name} {seconds:.0f}s" for name, seconds in self.flight.running().items())
-            print(f"\r\033[K{now}"[: os.get_terminal_size().columns], end="", flush=True)
+            print(f"\r\033[K{now}"[: shutil.get_terminal_size().columns], end="", flush=True)
 
 
 @contextmanager
