@@ -18,6 +18,8 @@ from pathlib import Path
 from unittest import mock
 from xml.etree import ElementTree
 
+from xenits import boots, qemu
+from xenits.console import Console
 from xenits.errors import StepError
 from xenits.osstest import (
     cli,
@@ -486,9 +488,17 @@ class Jobs(unittest.TestCase):
         )
 
     def test_the_c_version_is_not_asked_for_counters(self):
-        rust = jobs.expectations(jobs.dom0_job("nvme").runvars)
-        c = jobs.expectations(jobs.dom0_job("nvme", "-c", its="c").runvars)
-        self.assertEqual((len(rust), len(c)), (6, 2))
+        self.assertEqual(len(jobs.expectations(jobs.dom0_job("nvme").runvars)), 6)
+        boot = qemu.Boot(Console(), 1.0, Path(os.devnull), [], "powered off", True)
+        self.assertTrue(any("counter" in e(boot) for e in jobs.expectations(jobs.dom0_job("storm").runvars)))
+        for case in jobs.C_CASES:
+            for expect in jobs.expectations(jobs.dom0_job(case, "-c", its="c").runvars):
+                self.assertNotIn("counter", expect(boot))
+
+    def test_leaks_have_a_step_of_their_own(self):
+        for case, test in jobs.DOM0_CASES.items():
+            self.assertIn(boots.balanced, test.expect, case)
+            self.assertNotIn(boots.balanced, jobs.expectations(jobs.dom0_job(case).runvars))
 
     def test_each_test_job_is_in_one_flight(self):
         full, weekly = ({spec.name for spec in make("")} for make in (flights.full, flights.weekly))

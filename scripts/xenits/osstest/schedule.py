@@ -85,7 +85,7 @@ class Flight:
         for job in list(waiting):
             runvars = self.database.runvars(self.flight, job.job)
             used = sum(self._cores_of(running) for running in self._threads)
-            fits = not self._threads or used + self._cores_of(job.job) <= self.cores
+            fits = used + self._cores_of(job.job) <= self.cores
             if fits and not unfinished & set(jobs.needed(runvars)):
                 waiting.remove(job)
                 self._start(job.job)
