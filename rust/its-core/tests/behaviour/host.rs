@@ -494,8 +494,8 @@ fn a_table_that_cannot_be_had_maps_nothing() {
 
 #[test]
 fn several_cpus_use_one_queue() {
-    let threads = 4;
-    let rounds = scaled(30, 2);
+    let threads = scaled(4, 2);
+    let rounds = scaled(30, 1);
     for (slots, pace) in [(8, Pace::PerPoll(1)), (128, Pace::PerPoll(3)), (64, Pace::Immediate)] {
         let world = World::current();
         let (host, its) = config(slots * 32).host().expect("memory");

@@ -834,7 +834,7 @@ fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
     ];
     for (before, command, first, second) in cases {
         let locks = (0..6).map(|n| (0, n)).chain((0..2).map(|n| (1, n)));
-        for (vcpu, n) in locks.step_by(scaled(1, 3)) {
+        for (vcpu, n) in locks.skip(scaled(0, 2)).step_by(scaled(1, 5)) {
             let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
             m.map(5, 1, LPI);
             m.fire(5, 0);
@@ -867,7 +867,7 @@ fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
 /// MOVALL, and MOVALL back while its vCPU goes off.
 #[test]
 fn movall_finds_what_leaves_a_vcpu_that_goes_off() {
-    for n in 0..4 {
+    for n in scaled(0, 2)..scaled(4, 3) {
         let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
         m.map(5, 2, LPI);
         m.fire(5, 0);
