@@ -755,7 +755,7 @@ fn the_last_one_arrives_whatever_happens_at_once() {
         }
         stop.store(true, Ordering::SeqCst);
     });
-    assert_ne!(m.stat("storms"), 0, "there was a storm");
+    assert!(cfg!(miri) || m.stat("storms") != 0, "there was a storm, but in few rounds");
     for event in 0..EVENTS {
         m.enable(FIRST + event);
         m.ok(cmd::inv(5, event));
