@@ -819,20 +819,22 @@ fn before_lock(m: &Arc<Machine>, vcpu: usize, n: u32, command: Command) {
     });
 }
 
-/// The same while it leaves a list register, and goes where it belongs.
+/// The same while it leaves a list register, and goes where it belongs: the
+/// last of these commands.
 #[test]
 fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
-    let cases: [(Option<Command>, Command, &[u32], &[u32]); 8] = [
-        (None, cmd::movi(5, 0, 1), &[], &[LPI]),
-        (None, cmd::mapc(0, 1), &[], &[LPI]),
-        (None, cmd::discard(5, 0), &[], &[]),
-        (None, cmd::unmapc(0), &[LPI], &[]),
-        (Some(cmd::unmapc(0)), cmd::mapc(0, 0), &[LPI], &[]),
-        (Some(cmd::unmapc(0)), cmd::mapc(0, 1), &[], &[LPI]),
-        (Some(cmd::unmapc(0)), cmd::discard(5, 0), &[], &[]),
-        (Some(cmd::movall(0, 1)), cmd::discard(5, 0), &[], &[]),
+    let cases: [(&[Command], &[u32], &[u32]); 8] = [
+        (&[cmd::movi(5, 0, 1)], &[], &[LPI]),
+        (&[cmd::mapc(0, 1)], &[], &[LPI]),
+        (&[cmd::discard(5, 0)], &[], &[]),
+        (&[cmd::unmapc(0)], &[LPI], &[]),
+        (&[cmd::unmapc(0), cmd::mapc(0, 0)], &[LPI], &[]),
+        (&[cmd::unmapc(0), cmd::mapc(0, 1)], &[], &[LPI]),
+        (&[cmd::unmapc(0), cmd::discard(5, 0)], &[], &[]),
+        (&[cmd::movall(0, 1), cmd::discard(5, 0)], &[], &[]),
     ];
-    for (before, command, first, second) in cases {
+    for (commands, first, second) in cases {
+        let (command, before) = commands.split_last().expect("one at least");
         let locks = (0..6).map(|n| (0, n)).chain((0..2).map(|n| (1, n)));
         for (vcpu, n) in locks.skip(scaled(0, 2)).step_by(scaled(1, 5)) {
             let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
@@ -843,14 +845,14 @@ fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
             m.disable(LPI);
             m.ok(cmd::inv(5, 0));
             m.enable(LPI);
-            before.into_iter().for_each(|command| m.ok(command));
+            m.ok_all(before);
             let queued = m.r64(GITS_CWRITER);
-            before_lock(&m, vcpu, n, command);
+            before_lock(&m, vcpu, n, *command);
             m.vcpus[0].cycle(&m.domain);
             m.vcpus[vcpu].before_lock(|| ());
             if m.r64(GITS_CWRITER) == queued {
                 // The lock was not taken so often.
-                m.ok(command);
+                m.ok(*command);
             }
             m.expect(first, second);
             // Nothing is left where it was, or was going to be.
