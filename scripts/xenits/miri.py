@@ -38,10 +38,13 @@ COMPONENTS = ("miri", "rust-src")
 FLAGS = "-Zmiri-strict-provenance"
 """For MIRIFLAGS. Isolation stays on: no test needs the world outside, and time is what the interpreter counts."""
 
-SAFE = "-Zmiri-disable-stacked-borrows -Zmiri-ignore-leaks"
+SAFE = "-Zmiri-disable-stacked-borrows"
 """Besides, for a program without unsafe code: only such code can get the aliasing of references wrong, and to look
-for that takes almost half of the time. A machine that a test drops as it is leaves the ITTs that the host ITS still
-uses, on purpose; what a domain leaves when it is destroyed the testkit counts by itself."""
+for that takes almost half of the time."""
+
+LEAKS = "-Zmiri-ignore-leaks"
+"""Besides, for all tests of such a program: a machine that one of them drops as it is leaves the ITTs that the host ITS
+still uses, on purpose; what a domain leaves when it is destroyed the testkit counts by itself."""
 
 ALWAYS = "^(?!its-core behaviour: (?!happy::))"
 """What ``scripts/test`` runs: of the core's own tests, what a guest does every day; and all others."""
@@ -62,6 +65,7 @@ class Binary:
 
     package: str
     target: tuple[str, ...]
+    may_leak: bool = False
 
     @property
     def name(self) -> str:
@@ -71,7 +75,9 @@ class Binary:
     @property
     def flags(self) -> str:
         """For MIRIFLAGS."""
-        return f"{FLAGS} {SAFE}" if self.package in FORBID_UNSAFE else FLAGS
+        if self.package not in FORBID_UNSAFE:
+            return FLAGS
+        return f"{FLAGS} {SAFE} {LEAKS}" if self.may_leak else f"{FLAGS} {SAFE}"
 
     def argv(self, *arguments: str) -> list[str]:
         """Run it with these arguments."""
@@ -79,15 +85,15 @@ class Binary:
         return [*cargo, "--", *arguments]
 
 
-def binaries(metadata: dict[str, Any]) -> list[Binary]:
+def binaries(metadata: dict[str, Any], *, may_leak: bool = False) -> list[Binary]:
     """The test programs of the workspace; documentation has no code that could be run."""
     found = []
     for package in metadata["packages"]:
         for target in package["targets"]:
             if target["test"] and target["kind"] == ["test"]:
-                found.append(Binary(package["name"], ("--test", target["name"])))
+                found.append(Binary(package["name"], ("--test", target["name"]), may_leak))
             elif target["test"] and "lib" in target["kind"]:
-                found.append(Binary(package["name"], ("--lib",)))
+                found.append(Binary(package["name"], ("--lib",), may_leak))
     return found
 
 
@@ -146,7 +152,7 @@ def test(context: Context, pattern: str = ALWAYS) -> Iterable[Result]:
         output(["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"], context.log, cwd=REPO)
     )
     work: list[tuple[Binary, list[str], Path]] = []
-    for binary in binaries(found):
+    for binary in binaries(found, may_leak=pattern != ALWAYS):
         slug = binary.name.replace(" ", "-")
         names = [n for n in listed(binary, context.logs / f"{slug}.log") if re.search(pattern, f"{binary.name}: {n}")]
         for number, some in enumerate(deal(names, PER_PROCESS)):
