@@ -13,7 +13,7 @@ use its_core::host::HostItsConfig;
 use its_core::{Domain, DomainConfig, Host};
 use its_testkit::{Machine, cmd};
 
-use crate::checker::thread;
+use crate::checker::{self, thread};
 use crate::env::{Checked, Ram, is_disabled, reset_properties, take_log};
 use crate::host::HostIts;
 use crate::vcpu::Vcpu;
@@ -76,6 +76,8 @@ pub struct Rig {
     /// The ITSes of the host.
     its: Vec<HostIts>,
     ram: Ram,
+    /// See [`Self::step`].
+    steps: checker::Mutex<()>,
     /// What happened, in order.
     story: Mutex<Vec<(u32, Step)>>,
 }
@@ -127,7 +129,8 @@ impl Rig {
         let domain = Domain::new(&host, ram.clone(), config).expect("memory");
         let domain = Box::new(domain);
         let vcpus: Vec<Vcpu> = (0..vcpus).map(Vcpu::new).collect();
-        let rig = Self { host, domain, vcpus, its, ram, story: Mutex::default() };
+        let steps = checker::Mutex::new(());
+        let rig = Self { host, domain, vcpus, its, ram, steps, story: Mutex::default() };
         rig.boot(vits, enabled);
         let log = take_log();
         assert!(log.is_empty(), "{log:?}");
@@ -203,6 +206,13 @@ impl Rig {
         for other in others {
             other.join().expect("a job failed");
         }
+    }
+
+    /// The checker orders what all jobs do that call this at their start: also
+    /// what it does not know of, as [`Self::set_property`], right after that.
+    /// Without it the last job's comes first.
+    pub fn step(&self) {
+        drop(checker::lock(&self.steps));
     }
 
     /// Write a register of a redistributor, and do what is left over.

@@ -5,9 +5,17 @@ use its_arch::access::Width;
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
 use its_testkit::cmd;
 use its_threads::explore;
-use its_threads::rig::{DEVICE, EVENTS, FIRST, PRIORITY, Rig, job};
+use its_threads::rig::{DEVICE, EVENTS, FIRST, Job, PRIORITY, Rig, job};
 
 type Reread = fn(&Rig);
+
+/// A job that may begin with a change of a property.
+fn ordered(work: impl FnOnce(&Rig) + Send + 'static) -> Job {
+    job(|rig| {
+        rig.step();
+        work(rig);
+    })
+}
 
 const INV: Reread = |rig| rig.commands(&[cmd::inv(DEVICE, 0)]);
 const INVALL: Reread = |rig| rig.commands(&[cmd::invall(0)]);
@@ -21,9 +29,9 @@ fn enabling(reread: Reread, event: u32) {
     rig.set_property(0, PRIORITY, false);
     rig.fire(0);
     rig.race([
-        job(move |rig| assert!(rig.fire(event))),
-        job(|rig| rig.run_vcpu(0, 1)),
-        job(move |rig| {
+        ordered(move |rig| assert!(rig.fire(event))),
+        ordered(|rig| rig.run_vcpu(0, 1)),
+        ordered(move |rig| {
             rig.set_property(0, PRIORITY, true);
             reread(rig);
         }),
@@ -38,9 +46,9 @@ fn disabling(reread: Reread) {
     rig.fire(0);
     rig.cycle(0);
     rig.race([
-        job(|rig| assert!(rig.fire(0))),
-        job(|rig| rig.run_vcpu(0, 1)),
-        job(move |rig| {
+        ordered(|rig| assert!(rig.fire(0))),
+        ordered(|rig| rig.run_vcpu(0, 1)),
+        ordered(move |rig| {
             rig.set_property(0, PRIORITY, false);
             reread(rig);
         }),
@@ -87,15 +95,15 @@ fn enable_lpis() {
         rig.map(3);
         rig.commands(&[0, 1, 2].map(|event| cmd::movi(DEVICE, event, 1)));
         rig.race([
-            job(|rig| {
+            ordered(|rig| {
                 rig.fire(0);
                 rig.fire(2);
             }),
-            job(|rig| {
+            ordered(|rig| {
                 rig.enable_lpis(1, &[2]);
                 assert!(rig.fire(1));
             }),
-            job(|rig| rig.run_vcpu(1, 1)),
+            ordered(|rig| rig.run_vcpu(1, 1)),
         ]);
         let _taken = rig.drain();
         // What fires too early is ignored, what fires later is not; nor is
@@ -115,7 +123,7 @@ fn invall_against_movi() {
         rig.set_property(0, PRIORITY, false);
         rig.fire(0);
         rig.set_property(0, PRIORITY, true);
-        rig.race([job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 1)])), job(INVALLR)]);
+        rig.race([ordered(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 1)])), ordered(INVALLR)]);
         let taken = rig.expect_all(EVENTS);
         assert_eq!(taken, [vec![], vec![0]]);
     });
@@ -128,11 +136,11 @@ fn invlpir_against_movall() {
         rig.set_property(0, PRIORITY, false);
         rig.fire(0);
         rig.race([
-            job(|rig| {
+            ordered(|rig| {
                 rig.set_property(0, PRIORITY, true);
                 INVLPIR(rig);
             }),
-            job(|rig| rig.commands(&[cmd::movall(0, 1)])),
+            ordered(|rig| rig.commands(&[cmd::movall(0, 1)])),
         ]);
         rig.expect_all(EVENTS);
     });
@@ -145,11 +153,11 @@ fn invlpir_against_mapc() {
         rig.set_property(0, PRIORITY, false);
         rig.fire(0);
         rig.race([
-            job(|rig| {
+            ordered(|rig| {
                 rig.set_property(0, PRIORITY, true);
                 INVLPIR(rig);
             }),
-            job(|rig| rig.commands(&[cmd::mapc(0, 1)])),
+            ordered(|rig| rig.commands(&[cmd::mapc(0, 1)])),
         ]);
         rig.expect_all(EVENTS);
     });
