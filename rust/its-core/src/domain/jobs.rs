@@ -31,7 +31,7 @@ fn word_cost(enabled: u32) -> u32 {
 pub(crate) enum Job<E: Env> {
     /// INVALL.
     Refresh(Refresh),
-    /// MOVALL; MAPC, which may end with a [`Self::Refresh`].
+    /// MOVALL, MAPC.
     Drain(Drain),
     /// MAPD.
     Device(DeviceJob<E>),
@@ -57,8 +57,7 @@ impl<E: Env> Job<E> {
             },
             Self::Drain(drain) => match drain.advance(domain, budget) {
                 Step::More(rest) => Step::More(Self::Drain(rest)),
-                Step::Done(None) => Step::Done(Ok(())),
-                Step::Done(Some(then)) => Self::Refresh(then).advance(domain, host, budget),
+                Step::Done(()) => Step::Done(Ok(())),
             },
             Self::Device(device) => match device.advance(domain, host, budget) {
                 Step::More(rest) => Step::More(Self::Device(rest)),
@@ -124,17 +123,11 @@ pub(crate) struct Drain {
     from: Option<u32>,
     /// See [`LpiState::begin_drain`].
     since: u32,
-    then: Option<Refresh>,
 }
 
 impl Drain {
-    /// Done with what is to follow.
-    fn advance<E: Env>(
-        mut self,
-        domain: &Domain<E>,
-        budget: &mut Budget,
-    ) -> Step<Self, Option<Refresh>> {
-        let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(self.then) };
+    fn advance<E: Env>(mut self, domain: &Domain<E>, budget: &mut Budget) -> Step<Self, ()> {
+        let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
         let (collection, heir) = match self.leaving {
             Leaving::Collection(collection) => (Some(collection), None),
             Leaving::All(heir) => (None, Some(heir)),
@@ -172,7 +165,7 @@ impl Drain {
                 Some(from) => self.from = from,
                 None => {
                     domain.end_looking_everywhere();
-                    return Step::Done(self.then);
+                    return Step::Done(());
                 }
             }
         }
@@ -310,12 +303,7 @@ impl<E: Env> Domain<E> {
 
     /// The LPIs of `leaving` are about to leave vCPU `id`, and what changes
     /// their mapping follows. `None` if there are none.
-    pub(super) fn drain(
-        &self,
-        id: VcpuId,
-        leaving: Leaving,
-        then: Option<Refresh>,
-    ) -> Option<Drain> {
+    pub(super) fn drain(&self, id: VcpuId, leaving: Leaving) -> Option<Drain> {
         let redist = self.redist(id)?;
         // Before the mapping changes.
         self.begin_looking_everywhere();
@@ -323,7 +311,7 @@ impl<E: Env> Domain<E> {
             self.end_looking_everywhere();
             return None;
         };
-        Some(Drain { vcpu: id, leaving, from: Some(0), since, then })
+        Some(Drain { vcpu: id, leaving, from: Some(0), since })
     }
 
     /// LPIs are on their way: who looks for one looks everywhere from now on.

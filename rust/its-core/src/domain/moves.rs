@@ -4,7 +4,7 @@
 
 use its_arch::{CollectionId, Lpi, VcpuId};
 
-use crate::domain::jobs::{Drain, Job, Leaving, Refresh};
+use crate::domain::jobs::{Drain, Job, Leaving};
 use crate::domain::{COLLECTIONS, Domain, NEVER_MAPPED, UNMAPPED, mapped_to};
 use crate::env::{Env, Lock, Once};
 use crate::redist::{Displaced, LpiState, Pending};
@@ -105,7 +105,7 @@ impl<E: Env> Domain<E> {
                 });
             });
         }
-        self.drain(from, Leaving::All(to), None)
+        self.drain(from, Leaving::All(to))
     }
 
     /// The number of a collection among those of all virtual ITSes.
@@ -144,28 +144,20 @@ impl<E: Env> Domain<E> {
         let index = self.collection_index(vits, collection)?;
         let cell = self.collection_cell(vits, collection)?;
         let old = cell.load(Ordering::Acquire);
-        let was_mapped = mapped_to(old).is_some();
         let Some(vcpu) = vcpu else {
-            if was_mapped {
+            if mapped_to(old).is_some() {
                 self.unmap_collection(cell, old);
             }
             return None;
         };
-        // What the new vCPU's own pending table said of these LPIs waited for
-        // the mapping.
-        let then = if was_mapped { None } else { Some(Refresh::new(vcpu)) };
         let home = VcpuId::new(old & !UNMAPPED);
         let drain = if old == NEVER_MAPPED || home == vcpu {
             None
         } else {
-            self.drain(home, Leaving::Collection(index), then)
+            self.drain(home, Leaving::Collection(index))
         };
         cell.store(vcpu.get(), Ordering::Release);
-        match drain {
-            Some(drain) => Some(Job::Drain(drain)),
-            None if was_mapped => None,
-            None => Some(Job::Refresh(Refresh::new(vcpu))),
-        }
+        drain.map(Job::Drain)
     }
 
     /// LPIs of the collection stay where they are pending.
