@@ -15,12 +15,14 @@ use crate::services::{irqs_off, irqs_on, irqs_restore, lock};
 
 // ---- struct domain ----
 
-type PageBytes = Box<[AtomicU8; 4096]>;
+/// A page, aligned as pages are.
+#[repr(align(4096))]
+struct PageBytes([AtomicU8; 4096]);
 
 /// A guest's RAM, in pages that stay where they are.
 #[derive(Default)]
 pub struct Domain {
-    pages: BTreeMap<u64, PageBytes>,
+    pages: BTreeMap<u64, Box<PageBytes>>,
 }
 
 static PINNED: Mutex<BTreeMap<usize, u32>> = Mutex::new(BTreeMap::new());
@@ -34,7 +36,7 @@ impl Domain {
     /// Put RAM at `bytes` bytes from `base`.
     pub fn add(&mut self, base: u64, bytes: u64) {
         for page in base / 4096..(base + bytes) / 4096 {
-            self.pages.insert(page, Box::new([const { AtomicU8::new(0) }; 4096]));
+            self.pages.insert(page, Box::new(PageBytes([const { AtomicU8::new(0) }; 4096])));
         }
     }
 
@@ -42,7 +44,7 @@ impl Domain {
     pub fn write(&self, at: u64, bytes: &[u8]) {
         for (at, byte) in (at..).zip(bytes) {
             let page = self.pages.get(&(at / 4096)).expect("RAM");
-            page[usize::try_from(at % 4096).expect("small")].store(*byte, Ordering::Relaxed);
+            page.0[usize::try_from(at % 4096).expect("small")].store(*byte, Ordering::Relaxed);
         }
     }
 }
@@ -58,7 +60,7 @@ unsafe extern "C" fn xen_its_svc_guest_read(
     let from = usize::try_from(gpa % 4096).expect("small");
     assert!(from + len <= 4096, "{len} bytes at {gpa:#x} are not in one page");
     let Some(page) = d.pages.get(&(gpa / 4096)) else { return -14 };
-    for (n, byte) in page[from..from + len].iter().enumerate() {
+    for (n, byte) in page.0[from..from + len].iter().enumerate() {
         // SAFETY: the caller has room for `len` bytes.
         unsafe { buf.cast::<u8>().add(n).write(byte.load(Ordering::Relaxed)) };
     }
@@ -70,7 +72,7 @@ extern "C" fn xen_its_svc_page_pin(d: &Domain, gpa: u64) -> *const c_void {
     assert!(irqs_on(), "guest memory is looked up with interrupts off");
     assert_eq!(gpa % 4096, 0, "{gpa:#x} is no page");
     let Some(page) = d.pages.get(&(gpa / 4096)) else { return null() };
-    let bytes = page.as_ptr();
+    let bytes = page.0.as_ptr();
     *lock(&PINNED).entry(bytes.addr()).or_default() += 1;
     bytes.cast()
 }

@@ -243,9 +243,18 @@ fn a_pinned_page_is_read_until_it_is_released() {
     ram.write(0x1fff, &[4]);
     assert_eq!((page.byte(0), page.byte(1), page.byte(4095)), (3, 0, 4));
     assert_eq!((page.byte(4096), page.byte(usize::MAX)), (0, 0), "beyond the page");
+    let read = |offset| {
+        let mut to = [1, 1];
+        page.read(offset, &mut to);
+        to
+    };
+    assert_eq!((read(0), read(4080)), ([3, 0], [0, 4 << 56]));
+    for beyond in [4088, 4096, usize::MAX - 7, 4] {
+        assert_eq!(read(beyond), [0, 0], "{beyond}: beyond the page, or not aligned");
+    }
     assert_eq!(pinned(), 1);
     page.release();
-    assert_eq!((page.byte(0), pinned()), (0, 0));
+    assert_eq!((page.byte(0), read(0), pinned()), (0, [0, 0], 0));
     // Neither again, nor at the end.
     page.release();
     drop(page);
