@@ -22,8 +22,9 @@ WITH_LINES = ("lines", "dirty", "shared", "guest")
 LOCKS = ("_spin_lock", "_spin_lock_cb", "_spin_trylock", "_rspin_lock", "_rspin_trylock")
 """Functions that acquire a lock. Readers' and writers' locks are inlined: they show as atomics only."""
 
-POINTS = ("do_softirq", "xen_its_work")
-"""Where other work may go first. Softirqs, the scheduler among them, are looked for before each `xen_its_work`."""
+POINTS = ("do_softirq", "xen_its_work", "vgic_its_let_irqs_in")
+"""Where other work may go first. Softirqs, the scheduler among them, are looked for before each `xen_its_work`, and after
+each `vgic_its_let_irqs_in`."""
 
 ALLOCATOR = ("_xmalloc", "_xzalloc", "_xrealloc", "xfree", "xmem_pool_alloc", "xmem_pool_free", "xmem_pool_create")
 """Functions of the file that has Xen's small allocator."""
