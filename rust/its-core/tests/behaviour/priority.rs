@@ -474,3 +474,19 @@ fn invall_during_a_search() {
     }
     m.destroy();
 }
+
+/// The priority counts that it has when it gets its list register.
+#[test]
+fn an_lpi_that_waits_is_made_less_urgent_by_inv() {
+    let config = Config { list_registers: 1, ..Config::default() };
+    let m = machine(config, 2, |event| if event == 0 { 0x10 } else { 0xa0 });
+    m.fire(5, 0);
+    m.set_property(8192, 0xf0, true);
+    m.ok(cmd::inv(5, 0));
+    m.settle();
+    assert!(is_listed(&m, 8192));
+    m.fire(5, 1);
+    m.settle();
+    assert!(is_listed(&m, 8193) && !is_listed(&m, 8192), "it holds on to its list register");
+    m.destroy();
+}
