@@ -149,7 +149,8 @@ pub struct LpiState<E: Env> {
     /// search: of those found so far.
     urgent: (u32, u8),
     search: Option<Search>,
-    /// Any property may have changed during the search: another one follows.
+    /// What the search has found so far may be wrong, as properties have
+    /// changed: another one follows.
     once_more: bool,
     /// How many commands are taking LPIs away from the vCPU.
     drains: u32,
@@ -662,6 +663,8 @@ impl<E: Env> LpiState<E> {
             self.urgent = (lpi.index(), priority);
         } else if self.urgent.0 == lpi.index() {
             self.urgent.0 = NONE;
+            // The search has passed over others for it.
+            self.once_more |= self.search.is_some();
         }
         self.look_again(vcpu)
     }

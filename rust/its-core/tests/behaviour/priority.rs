@@ -490,3 +490,24 @@ fn an_lpi_that_waits_is_made_less_urgent_by_inv() {
     assert!(is_listed(&m, 8193) && !is_listed(&m, 8192), "it holds on to its list register");
     m.destroy();
 }
+
+/// The most urgent one so far is none any more: one that was passed over for it is.
+#[test]
+fn inv_during_a_search() {
+    let m = machine(Config::default(), 200, |_| 0xa0);
+    for event in 0..200 {
+        m.fire(5, event);
+    }
+    m.settle();
+    for (event, priority) in [(20, 0x10), (30, 0x20)] {
+        m.set_property(8192 + event, priority, true);
+    }
+    m.ok(cmd::invall(0));
+    // A part of the search, which comes by both.
+    m.domain.fill(&mut m.vcpus[0].hold(), VcpuId::new(0));
+    m.set_property(8192 + 20, 0xf0, true);
+    m.ok(cmd::inv(5, 20));
+    m.settle();
+    assert!(is_listed(&m, 8192 + 30));
+    m.destroy();
+}
