@@ -84,6 +84,9 @@ impl<E: Env> Transit<E> {
         budget: &mut Budget,
     ) -> Step<Self, Result<Option<HostDevice<E>>, Error>> {
         loop {
+            if budget.is_spent() {
+                return Step::More(self);
+            }
             let its = host.its(self.device.its);
             let arrived = match its.and_then(|its| self.step(host, its, budget)) {
                 Ok(arrived) => arrived,
@@ -113,9 +116,6 @@ impl<E: Env> Transit<E> {
                 Arrived::Yes => return Step::Done(Ok(Some(self.device))),
                 Arrived::NotYet => {}
                 Arrived::Busy => return Step::More(self),
-            }
-            if budget.is_spent() {
-                return Step::More(self);
             }
         }
     }
