@@ -331,16 +331,22 @@ fn a_pending_bit_of_an_lpi_that_is_mapped_later() {
     m.destroy();
 }
 
-/// The redistributor that has it pending delivers it, wherever the ITS would
-/// send the next one.
-#[test]
-fn a_pending_bit_of_an_lpi_whose_collection_is_mapped_elsewhere() {
+/// LPI 8192 is pending on vCPU 1, as its pending table says.
+fn pending_on_the_second() -> Machine {
     let m = Machine::new(Config::default());
     m.boot_its(0);
     set_pending(&m, 1, &[8192]);
     m.gicr_w64(1, GICR_PROPBASER, propbaser(16));
     m.gicr_w64(1, GICR_PENDBASER, pendbaser(1, false));
     m.gicr_w32(1, GICR_CTLR, 1);
+    m
+}
+
+/// The redistributor that has it pending delivers it, wherever the ITS would
+/// send the next one.
+#[test]
+fn a_pending_bit_of_an_lpi_whose_collection_is_mapped_elsewhere() {
+    let m = pending_on_the_second();
     m.expect(&[], &[]);
     m.map(5, 1, 8192);
     m.ok(cmd::mapc(0, 0));
@@ -351,12 +357,7 @@ fn a_pending_bit_of_an_lpi_whose_collection_is_mapped_elsewhere() {
 /// DISCARD finds it there.
 #[test]
 fn a_pending_bit_of_an_lpi_that_is_discarded() {
-    let m = Machine::new(Config::default());
-    m.boot_its(0);
-    set_pending(&m, 1, &[8192]);
-    m.gicr_w64(1, GICR_PROPBASER, propbaser(16));
-    m.gicr_w64(1, GICR_PENDBASER, pendbaser(1, false));
-    m.gicr_w32(1, GICR_CTLR, 1);
+    let m = pending_on_the_second();
     m.ok(cmd::mapc(0, 0));
     m.map(5, 1, 8192);
     m.ok(cmd::discard(5, 0));

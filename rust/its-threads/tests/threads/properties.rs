@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Interrupts against commands that re-read what the guest set them to.
 
+use its_arch::Command;
 use its_arch::access::Width;
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
 use its_testkit::cmd;
@@ -129,36 +130,28 @@ fn invall_against_movi() {
     });
 }
 
-#[test]
-fn invlpir_against_movall() {
-    explore("GICR_INVLPIR against MOVALL of an LPI that gets enabled", || {
-        let rig = Rig::new();
-        rig.set_property(0, PRIORITY, false);
-        rig.fire(0);
-        rig.race([
-            ordered(|rig| {
-                rig.set_property(0, PRIORITY, true);
-                INVLPIR(rig);
-            }),
-            ordered(|rig| rig.commands(&[cmd::movall(0, 1)])),
-        ]);
-        rig.expect_all(EVENTS);
-    });
+/// An LPI is pending, and disabled; it is enabled while another vCPU executes
+/// `command`.
+fn enabling_while_moved(command: Command) {
+    let rig = Rig::new();
+    rig.set_property(0, PRIORITY, false);
+    rig.fire(0);
+    rig.race([
+        ordered(|rig| {
+            rig.set_property(0, PRIORITY, true);
+            INVLPIR(rig);
+        }),
+        ordered(move |rig| rig.commands(&[command])),
+    ]);
+    rig.expect_all(EVENTS);
 }
 
 #[test]
-fn invlpir_against_mapc() {
+fn invlpir_against_moves() {
+    explore("GICR_INVLPIR against MOVALL of an LPI that gets enabled", || {
+        enabling_while_moved(cmd::movall(0, 1));
+    });
     explore("GICR_INVLPIR against MAPC of an LPI that gets enabled", || {
-        let rig = Rig::new();
-        rig.set_property(0, PRIORITY, false);
-        rig.fire(0);
-        rig.race([
-            ordered(|rig| {
-                rig.set_property(0, PRIORITY, true);
-                INVLPIR(rig);
-            }),
-            ordered(|rig| rig.commands(&[cmd::mapc(0, 1)])),
-        ]);
-        rig.expect_all(EVENTS);
+        enabling_while_moved(cmd::mapc(0, 1));
     });
 }
