@@ -22,9 +22,12 @@ WITH_LINES = ("lines", "dirty", "shared", "guest")
 LOCKS = ("_spin_lock", "_spin_lock_cb", "_spin_trylock", "_rspin_lock", "_rspin_trylock")
 """Functions that acquire a lock. Readers' and writers' locks are inlined: they show as atomics only."""
 
-POINTS = ("do_softirq", "xen_its_work", "vgic_its_let_irqs_in")
+POINTS = ("xen_its_work", "vgic_its_let_irqs_in")
 """Where other work may go first. Softirqs, the scheduler among them, are looked for before each `xen_its_work`, and after
 each `vgic_its_let_irqs_in`."""
+
+OTHERS = ("do_softirq",)
+"""The other work."""
 
 ALLOCATOR = ("_xmalloc", "_xzalloc", "_xrealloc", "xfree", "xmem_pool_alloc", "xmem_pool_free", "xmem_pool_create")
 """Functions of the file that has Xen's small allocator."""
@@ -97,6 +100,7 @@ def arguments(
         words.append("harden=" + ":".join(f"{a:#x}" for a in copies))
     words += [f"lock={symbols.address(name):#x}" for name in LOCKS if symbols.has(name)]
     words += [f"point={symbols.address(name):#x}" for name in POINTS if symbols.has(name)]
+    words += [f"others={symbols.address(name):#x}" for name in OTHERS]
     words += [f"alloc={spec}" for spec in _allocators(symbols)]
     if spans:
         words += [f"span={number}:{symbols.address(name):#x}" for number, name in spans.items()]

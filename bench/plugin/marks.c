@@ -21,6 +21,7 @@
  *   lock      entry of a function that acquires a lock; may be repeated
  *   point     entry of a function that is called where other work, softirqs or
  *             other vCPUs, may go first; may be repeated
+ *   others    the same, where the function is that other work
  *   alloc     ARG:UNIT:ENTRY[:LO:HI], a function that allocates as many times
  *             UNIT bytes as its argument ARG says (for UNIT 0x1000: pages, as
  *             a power of two), unless it is called from [LO, HI); repeatable
@@ -35,7 +36,8 @@
  *
  * A trip is what the hypervisor runs from a guest's exception to its return to
  * a guest. A hold is the longest stretch of a trip without a `point`; it is
- * known with one CPU only.
+ * known with one CPU only. Nothing of `others` is in it, nor of interrupts that
+ * the hypervisor takes from itself: when the timer ticks is chance.
  *
  * Where code for several CPUs runs in one thread, QEMU 10.0 translates it with
  * the number of whichever CPU is the first to need it. So nothing here relies
@@ -78,6 +80,7 @@ static const char *const names[NR_COUNTS] = {
 struct cpu {
     uint64_t tpidr;         /* by which Xen knows its CPUs */
     uint64_t hold_from;     /* instructions when the stretch began */
+    uint64_t own_from;      /* the same when `own_depth` became 1 */
     unsigned int own_depth; /* exceptions that EL2 took from itself */
     bool in_trip, via_harden;
 };
@@ -95,6 +98,7 @@ struct op {
 struct site {
     uint64_t entry, skip_lo, skip_hi;
     uint64_t arg, unit;     /* of an allocator; `arg` is a span's number */
+    bool others;            /* of a point */
 };
 
 struct line {
@@ -117,7 +121,7 @@ static unsigned int nr_locks, nr_points, nr_allocs, nr_spans, nr_frees;
 struct open_call {
     uint64_t ret, sp, bytes;
 };
-static struct open_call open_span, open_alloc;
+static struct open_call open_span, open_alloc, open_others;
 static GHashTable *sizes;           /* of what is allocated, by address */
 
 static bool count_lines;
@@ -266,9 +270,33 @@ static void on_span(unsigned int vcpu, void *opaque)
     begin(span->arg);
 }
 
+/* A stretch without a preemption point is over, and another begins. */
+static void end_stretch(struct cpu *cpu)
+{
+    uint64_t hold = counts[INSNS] - cpu->hold_from;
+
+    if ( one_cpu && hold > ops[current].hold )
+        ops[current].hold = hold;
+    cpu->hold_from = counts[INSNS];
+}
+
+static void on_point(unsigned int vcpu, void *opaque)
+{
+    const struct site *point = opaque;
+    struct cpu *cpu = this_cpu();
+
+    if ( !cpu->in_trip || cpu->own_depth || !in_el2() )
+        return;
+    end_stretch(cpu);
+    if ( point->others )
+        open_call(&open_others, 0);
+}
+
 /* What a return goes to always starts a block. */
 static void on_block(unsigned int vcpu, void *opaque)
 {
+    if ( returns(&open_others, (uintptr_t)opaque) )
+        this_cpu()->hold_from = counts[INSNS];
     if ( returns(&open_alloc, (uintptr_t)opaque) )
         g_hash_table_insert(sizes, (void *)(uintptr_t)read_reg(reg_x[0], 8),
                             (void *)(uintptr_t)open_alloc.bytes);
@@ -284,24 +312,6 @@ static void on_free(unsigned int vcpu, void *opaque)
         return;
     counts[FREED] += (uintptr_t)g_hash_table_lookup(sizes, what);
     g_hash_table_remove(sizes, what);
-}
-
-/* A stretch without a preemption point is over, and another begins. */
-static void end_stretch(struct cpu *cpu)
-{
-    uint64_t hold = counts[INSNS] - cpu->hold_from;
-
-    if ( one_cpu && hold > ops[current].hold )
-        ops[current].hold = hold;
-    cpu->hold_from = counts[INSNS];
-}
-
-static void on_point(unsigned int vcpu, void *opaque)
-{
-    struct cpu *cpu = this_cpu();
-
-    if ( cpu->in_trip && in_el2() )
-        end_stretch(cpu);
 }
 
 static void on_guest_vector(unsigned int vcpu, void *opaque)
@@ -332,8 +342,8 @@ static void on_own_vector(unsigned int vcpu, void *opaque)
 
     if ( cpu->via_harden )
         cpu->via_harden = false;
-    else
-        cpu->own_depth++;
+    else if ( !cpu->own_depth++ )
+        cpu->own_from = counts[INSNS];
 }
 
 static void on_own_harden(unsigned int vcpu, void *opaque)
@@ -347,7 +357,10 @@ static void on_eret(unsigned int vcpu, void *opaque)
     struct cpu *cpu = this_cpu();
 
     if ( cpu->own_depth )
-        cpu->own_depth--;
+    {
+        if ( !--cpu->own_depth )
+            cpu->hold_from += counts[INSNS] - cpu->own_from;
+    }
     else if ( cpu->in_trip )
     {
         end_stretch(cpu);
@@ -511,7 +524,7 @@ static void hook_insn(struct qemu_plugin_insn *insn, uint64_t pc,
             call(insn, on_span, &spans[i]);
     for ( i = 0; i < nr_points; i++ )
         if ( points[i].entry == pc )
-            call(insn, on_point, NULL);
+            call(insn, on_point, &points[i]);
     for ( i = 0; i < nr_allocs; i++ )
         if ( allocs[i].entry == pc )
             call(insn, on_alloc, &allocs[i]);
@@ -539,7 +552,7 @@ static void on_translate(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     size_t n = qemu_plugin_tb_n_insns(tb), i;
     uint64_t first = qemu_plugin_tb_vaddr(tb);
 
-    if ( (nr_spans || nr_frees) && first >= win_lo && first < win_hi )
+    if ( armed && first >= win_lo && first < win_hi )
         qemu_plugin_register_vcpu_tb_exec_cb(
             tb, on_block, QEMU_PLUGIN_CB_R_REGS, (void *)(uintptr_t)first);
 
@@ -698,9 +711,13 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
         if ( ARG("lock") )
             new_site(locks, &nr_locks, argv[i])->entry =
                 parse_u64(&val, argv[i]);
-        else if ( ARG("point") )
-            new_site(points, &nr_points, argv[i])->entry =
-                parse_u64(&val, argv[i]);
+        else if ( ARG("point") || ARG("others") )
+        {
+            struct site *point = new_site(points, &nr_points, argv[i]);
+
+            point->others = ARG("others");
+            point->entry = parse_u64(&val, argv[i]);
+        }
         else if ( ARG("alloc") )
             parse_alloc(val, argv[i]);
         else if ( ARG("free") )

@@ -82,10 +82,17 @@ class Plugin(unittest.TestCase):
 
     def test_the_longest_stretch_ends_at_a_point(self) -> None:
         out = self.count()
-        # Operation 2: up to the entry of `point`, and from there.
-        self.assertEqual({n: op.hold for n, op in out.ops.items() if n}, {1: 3, 2: 12, 3: 14, 4: 3, 5: 0})
+        # Operation 2: up to the entry of `point`, and from there. Operation 3: but for the exception in it.
+        self.assertEqual({n: op.hold for n, op in out.ops.items() if n}, {1: 3, 2: 12, 3: 12, 4: 3, 5: 0})
         # What is not marked: as operation 2.
         self.assertEqual(out.ops[0].hold, 12)
+
+    def test_other_work_is_in_no_stretch(self) -> None:
+        symbols = SymbolTable.read(self.dir / "whole")
+        small, lock = (f"{symbols.address(name):#x}" for name in ("small", "lock"))
+        # Operation 2: up to `small`, on to `point`, on to `lock`, and the end; with all of `lock`, this is 8.
+        self.assertEqual(self.count(f"others={small}", f"others={lock}").ops[2].hold, 7)
+        self.assertEqual(self.count(f"others={small}", f"point={lock}").ops[2].hold, 8)
 
     def test_calls_of_the_hypervisor_itself(self) -> None:
         symbols = SymbolTable.read(self.dir / "whole")
@@ -206,6 +213,7 @@ class Arguments(unittest.TestCase):
                 (0x1000, 0, "_stext"), (0x1800, 0, "hyp_traps_vector"), (0x2000, 64, "_spin_lock"),
                 (0x3000, 64, "_xmalloc.part.0"), (0x3040, 16, "_xmalloc"), (0x3080, 16, "_xzalloc"),
                 (0x4000, 64, "alloc_xenheap_pages"), (0x4100, 64, "alloc_domheap_pages"), (0x5000, 8, "do_softirq"),
+                (0x5100, 8, "xen_its_work"),
                 (0x6000, 0, "_etext"), (0x7000, 0, "_end"),
             )
         ],
@@ -214,7 +222,7 @@ class Arguments(unittest.TestCase):
     def test_words_for_the_plugin(self) -> None:
         words = marks.arguments(Path("/p.so"), self.SYMBOLS, Path("/out"), lines=True).split(",")
         self.assertEqual(words[0], "/p.so")
-        for word in ("lo=0x1000", "hi=0x7000", "vec=0x1800", "lock=0x2000", "point=0x5000", "lines=1",
+        for word in ("lo=0x1000", "hi=0x7000", "vec=0x1800", "lock=0x2000", "point=0x5100", "others=0x5000", "lines=1",
                      "alloc=0:1:0x3000", "alloc=0:0x1000:0x4000:0x3000:0x3090",
                      "alloc=1:0x1000:0x4100:0x4000:0x4040"):  # fmt: skip
             self.assertIn(word, words)
