@@ -134,7 +134,10 @@ bool xen_its_svc_request_fill(struct vcpu *v);
 /* Make a vCPU notice what was requested. any, vGIC lock not held */
 void xen_its_svc_kick(struct vcpu *v);
 
-/* The host ITS: GITS_CREADR as it is, the queue's slots, GITS_CWRITER. any */
+/*
+ * The host ITS: GITS_CREADR as it is, the queue's slots (an offset past the
+ * end begins anew), GITS_CWRITER. any
+ */
 uint64_t xen_its_svc_host_creadr(const struct host_its *its);
 void xen_its_svc_host_write_command(struct host_its *its, uint64_t offset,
                                     const uint64_t command[4]);

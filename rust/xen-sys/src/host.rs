@@ -28,8 +28,7 @@ impl HostHw for XenHostIts {
 
     fn write_command(&self, offset: u64, command: &RawCommand) {
         // SAFETY: the ITS exists, the command has the four words that the
-        // service reads. The service does not check the offset: the core counts
-        // slots of the queue whose size C gave to `xen_its_host_add`.
+        // service reads. It writes to a slot of the queue, whatever the offset.
         unsafe {
             bindings::xen_its_svc_host_write_command(self.0.as_ptr(), offset, command.0.as_ptr());
         }
