@@ -22,9 +22,9 @@ FLAT = ("INVALL,0-pending,1", "INVALL,0-pending,16", "lpi", "INV", "INT", "MOVI"
 SEARCH = 25
 """Instructions for twice as many devices: they are searched for, and what finds one grows with the logarithm."""
 
-ZEROED = {"MAPD": 1.25}
-"""Instructions for each event that a longest stretch may grow by: an ITT is allocated and zeroed in one go. How large it
-may be is what the guest's allowance says."""
+LONGER = {"hold/MAPD/N-events": 1.25, "grow/devices/N/MAPD": 4}
+"""Instructions that a longest stretch may grow by, for each one more: an ITT of at most 65536 events is allocated and
+zeroed in one go; the list of the arrays that hold the devices is copied when it becomes too short."""
 
 _KINDS = {"insns": "instructions", "mem": "memory operations", "hold": "instructions without a preemption point"}
 
@@ -87,17 +87,18 @@ def growth(measured: dict[str, Any]) -> list[str]:
 
 def holds(measured: dict[str, Any]) -> list[str]:
     """What holds a CPU for longer, the more is asked for, and must not: the largest size against the one before it."""
-    series: dict[tuple[str, str], dict[int, int]] = {}
+    series: dict[str, dict[int, int]] = {}
     for name, figures in measured.items():
-        if match := re.fullmatch(r"hold/([^/]+)/(\d+)(.*)", name):
-            series.setdefault((match[1], match[3]), {})[int(match[2])] = figures["hold"]
+        if match := re.fullmatch(r"(hold/[^/]+/|grow/devices/)(\d+)([^/]*|/MAPD)", name):
+            start, size, rest = match.groups()
+            series.setdefault(f"{start}N{rest}", {})[int(size)] = figures["hold"]
     found = []
-    for (operation, of_what), stretches in series.items():
+    for operation, stretches in series.items():
         *_, before, most = [0, *sorted(stretches)]
-        zeroed = ZEROED.get(operation, 0) * (most - before)
-        if before and stretches[most] > stretches[before] * 1.05 + zeroed:
+        longer = LONGER.get(operation, 0) * (most - before)
+        if before and stretches[most] > stretches[before] * 1.05 + longer:
             found.append(
-                f"hold/{operation}: {stretches[most]} instructions without a preemption point for {most}{of_what}, "
+                f"{operation}: {stretches[most]} instructions without a preemption point for {most}, "
                 f"{stretches[before]} for {before}"
             )
     return found

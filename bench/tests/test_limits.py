@@ -92,7 +92,16 @@ class Limits(unittest.TestCase):
         self.assertEqual(limits.holds(measured), [])
         measured["hold/INVALL/4000-lpis"] = figures(12000)
         (line,) = limits.holds(measured)
-        self.assertIn("12000 instructions without a preemption point for 4000-lpis, 9000 for 512", line)
+        self.assertIn(
+            "hold/INVALL/N-lpis: 12000 instructions without a preemption point for 4000, 9000 for 512", line
+        )
+
+    def test_some_stretches_may_grow_a_little(self) -> None:
+        measured = {"grow/devices/256/MAPD": figures(1000), "grow/devices/1024/MAPD": figures(1050 + 4 * 768)}
+        measured |= {"grow/devices/256/lpi": figures(1), "grow/devices/1024/lpi": figures(9)}
+        self.assertEqual(limits.holds(measured), [])
+        measured["grow/devices/1024/MAPD"] = figures(1051 + 4 * 768)
+        self.assertEqual(len(limits.holds(measured)), 1)
 
     def test_a_file_that_is_none(self) -> None:
         self.path.write_text("[", encoding="utf-8")

@@ -253,7 +253,7 @@ impl<E: Env> Domain<E> {
         let its = self.vits.get(usize::from(key.vits)).ok_or(Error::NotFound)?.host_its();
         let is_new = devices.map.get(key).is_none();
         if is_new {
-            devices.map.reserve()?;
+            devices.map.reserve(key)?;
         }
         devices.charge(charged)?;
         let preparation = host
@@ -271,7 +271,7 @@ impl<E: Env> Domain<E> {
     /// What it costs to add a device to the map, or to take it out: others are
     /// moved aside.
     fn room_cost(&self) -> u32 {
-        u32::try_from(self.devices.lock().map.len() / 16).unwrap_or(u32::MAX)
+        u32::try_from(self.devices.lock().map.moves() / 16).unwrap_or(u32::MAX)
     }
 
     /// From here on the guest has no use of a device.

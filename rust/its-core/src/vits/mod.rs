@@ -23,6 +23,13 @@ use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 /// is ever stored there.
 const ENTRY_BYTES: u8 = 8;
 
+/// What EventIDs have at most, 32 times what MSI-X can make use of. An ITT is
+/// allocated and zeroed in one piece: this bounds how long that takes.
+const MOST_EVENT_BITS: EventBits = match EventBits::new(16) {
+    Some(bits) => bits,
+    None => EventBits::MIN,
+};
+
 /// Commands that are fetched in one go, if they are in one page.
 const RUN: usize = 16;
 
@@ -105,11 +112,12 @@ const fn table(table_type: BaserType) -> Baser {
 
 impl<E: Env> Vits<E> {
     /// Virtual ITS number `index`, as after reset. Has the ID bits of host ITS
-    /// number `index`.
+    /// number `index`, but for [`MOST_EVENT_BITS`].
     pub(crate) fn new(host: &Host<E>, index: usize) -> Self {
         let config = host.its(index).map(|its| *its.config());
         let (device_bits, event_bits) =
             config.map_or((1, EventBits::MIN), |config| (config.device_bits, config.event_bits));
+        let event_bits = event_bits.min(MOST_EVENT_BITS);
         let cbaser = Cbaser::new()
             .with_shareability(Shareability::Inner)
             .with_inner_cache(Cacheability::RaWaWb);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Devices: announced by a hypercall, or found at the guest's MAPD.
 
+use std::collections::BTreeSet;
+
 use its_arch::DeviceId;
 use its_arch::error::CommandError;
 use its_arch::gits::GITS_CWRITER;
@@ -286,6 +288,65 @@ fn many_devices_come_and_go_in_any_order() {
         m.fire(order(n), 0);
         m.expect(&[8192 + n], &[]);
     }
+    m.check();
+    m.destroy();
+}
+
+/// The devices of the domain, as it lists them.
+fn listed(m: &Machine) -> Vec<u32> {
+    m.domain.dump(&m.host);
+    let log = m.world.take_log();
+    let ids = log.iter().filter_map(|(_, line)| line.split(" devid=0x").nth(1)?.split(' ').next());
+    ids.map(|id| u32::from_str_radix(id, 16).expect("a number")).collect()
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
+fn many_devices_are_found_whatever_the_order_of_their_coming_and_going() {
+    let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
+    let mut there = BTreeSet::new();
+    // Up, down, all over the place, and between others that are there.
+    let waves: [&dyn Fn(u32) -> u32; 5] =
+        [&|n| 1000 + n, &|n| 999 - n, &|n| 2000 + n * 389 % 500, &|n| 5000 + n * 8, &|n| {
+            5001 + n * 7919 % 500 * 4
+        }];
+    for (round, wave) in waves.iter().enumerate() {
+        for n in 0..300 {
+            m.add_device(wave(n), 1).expect("room");
+            there.insert(wave(n));
+        }
+        assert!(listed(&m).iter().eq(&there), "wave {round}");
+        // Some of them go, then all in the middle.
+        let going: Vec<_> = (0..300).filter(|n| n % 7 == 3 || (100..200).contains(n)).collect();
+        for n in going {
+            m.remove_device(wave(n)).expect("it is there");
+            there.remove(&wave(n));
+        }
+        assert!(listed(&m).iter().eq(&there), "after wave {round}");
+        assert!(m.its[0].mapped().0 == there.len());
+    }
+    // All of them are told apart by their LPIs.
+    for (lpi, &device) in (8192..).zip(&there) {
+        m.map(device, 1, lpi);
+    }
+    for (lpi, &device) in (8192..).zip(&there).step_by(50) {
+        m.fire(device, 0);
+        m.expect(&[lpi], &[]);
+    }
+    let arrays = m.world.live();
+    // From the middle outwards.
+    let mut order: Vec<_> = there.iter().copied().collect();
+    order.sort_by_key(|device| device.abs_diff(3000));
+    for (n, &device) in order.iter().enumerate() {
+        m.remove_device(device).expect("it is there");
+        there.remove(&device);
+        if n % 50 == 0 {
+            assert!(listed(&m).iter().eq(&there), "{n} are gone");
+        }
+    }
+    assert_eq!(listed(&m), []);
+    // The arrays of 64 at most, on either side, are given back.
+    assert!(arrays - m.world.live() >= 2 * (order.len() / 64), "{arrays}");
     m.check();
     m.destroy();
 }

@@ -74,6 +74,19 @@ fn typer_says_what_the_host_its_can_do() {
 }
 
 #[test]
+fn a_virtual_its_has_no_itt_that_would_take_long_to_zero() {
+    for (host, virtual_bits) in [(15, 15), (16, 16), (17, 16), (32, 16)] {
+        let m = Machine::new(Config { event_bits: host, ..Config::default() });
+        assert_eq!(Typer::from(m.r64(GITS_TYPER)).event_id_bits().get(), virtual_bits, "{host}");
+    }
+    let bits = Config { event_bits: 20, host_id_bits: 20, ..Config::default() };
+    let m = Machine::booted(Config { max_events: Some(1 << 18), ..bits });
+    m.fails(cmd::mapd(5, 17), CommandError::MAPD_ITTSIZE_OOR);
+    m.ok(cmd::mapd(5, 16));
+    m.destroy();
+}
+
+#[test]
 fn identification_and_reserved_space() {
     let m = fresh();
     for (offset, value) in [(0xfff0, 0x0d), (0xfff4, 0xf0), (0xfff8, 0x05), (0xfffc, 0xb1)] {
