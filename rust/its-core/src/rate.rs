@@ -6,8 +6,10 @@
 
 use core::marker::PhantomData;
 
+use bitfield_struct::bitfield;
+
 use crate::env::Env;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Interrupts in a second, unless configured otherwise. At some 2000
 /// instructions for each, in EL2, this is a fraction of what a CPU can do, and
@@ -22,12 +24,29 @@ const PER_SECOND: u32 = 100;
 /// get for each vCPU.
 const PORTION: u32 = 64;
 
-/// What is left of a domain's share.
+/// Nanoseconds in a unit of [`Left::since`], as a power of two.
+const UNIT: u32 = 10;
+/// [`INTERVAL_NS`] in these.
+const INTERVAL: u64 = INTERVAL_NS >> UNIT;
+/// What [`Left::since`] can hold.
+const TIME: u64 = 0xffff_ffff;
+
+/// What is left of a domain's share, and when the share was last renewed: in
+/// one word, so that nobody sees one without the other.
+#[bitfield(u64)]
+struct Left {
+    interrupts: u32,
+    /// The time in units of 2^[`UNIT`] ns. It wraps after more than an hour: who
+    /// comes just then waits for another interval.
+    #[bits(32)]
+    since: u64,
+}
+
+/// The interrupts that a domain may have.
 pub struct Rate<E: Env> {
     share: u32,
-    left: AtomicU32,
-    /// When the share was last renewed.
-    since: AtomicU64,
+    /// A [`Left`].
+    left: AtomicU64,
     env: PhantomData<E>,
 }
 
@@ -35,46 +54,39 @@ impl<E: Env> Rate<E> {
     /// `rate` interrupts a second.
     pub(crate) fn new(rate: Option<u32>) -> Self {
         let share = (rate.unwrap_or(DEFAULT) / PER_SECOND).max(1);
-        Self { share, left: AtomicU32::new(share), since: AtomicU64::new(0), env: PhantomData }
+        let left = Left::new().with_interrupts(share);
+        Self { share, left: AtomicU64::new(left.into()), env: PhantomData }
     }
 
     /// Take the right to some interrupts; 0: none now. IRQ context.
     pub(crate) fn take(&self) -> u32 {
+        let mut known = self.left.load(Ordering::Relaxed);
         loop {
-            let left = self.left.load(Ordering::Relaxed);
-            let portion = left.min(PORTION);
-            if portion == 0 {
-                if self.renew() {
-                    continue;
-                }
-                return 0;
-            }
-            let rest = left.saturating_sub(portion);
-            let taken =
-                self.left.compare_exchange(left, rest, Ordering::Relaxed, Ordering::Relaxed);
-            if taken.is_ok() {
-                return portion;
+            let Some(left) = self.renewed(known.into()) else { return 0 };
+            let portion = left.interrupts().min(PORTION);
+            let rest = left.with_interrupts(left.interrupts().saturating_sub(portion));
+            let (now, relaxed) = (rest.into(), Ordering::Relaxed);
+            match self.left.compare_exchange(known, now, relaxed, relaxed) {
+                Ok(_) => return portion,
+                Err(other) => known = other,
             }
         }
     }
 
     /// Is there something to take? IRQ context.
     pub(crate) fn is_open(&self) -> bool {
-        self.left.load(Ordering::Relaxed) != 0 || self.renew()
+        self.renewed(self.left.load(Ordering::Relaxed).into()).is_some()
     }
 
-    /// A new share, if it is time for one.
-    fn renew(&self) -> bool {
-        let now = E::now();
-        let since = self.since.load(Ordering::Relaxed);
-        if now.saturating_sub(since) < INTERVAL_NS {
-            // Somebody else may have been quicker.
-            return self.left.load(Ordering::Relaxed) != 0;
+    /// What there is to take from: what is left, or a new share if it is time
+    /// for one.
+    fn renewed(&self, left: Left) -> Option<Left> {
+        if left.interrupts() != 0 {
+            return Some(left);
         }
-        let ours = self.since.compare_exchange(since, now, Ordering::Relaxed, Ordering::Relaxed);
-        if ours.is_ok() {
-            self.left.store(self.share, Ordering::Relaxed);
-        }
-        true
+        let now = E::now() >> UNIT;
+        let passed = now.wrapping_sub(left.since()) & TIME;
+        let renewed = Left::new().with_interrupts(self.share).with_since(now & TIME);
+        (passed >= INTERVAL).then_some(renewed)
     }
 }

@@ -2,16 +2,19 @@
 //! Devices that raise more interrupts than anybody wants: their host LPIs are
 //! masked, and the last interrupt arrives in any case.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
 use its_arch::gits::GITS_CTLR;
-use its_arch::{Command, DeviceId, EventBits, EventId, GuestPa, Intid, Lpi, Rdbase};
-use its_core::Error;
+use its_arch::{Command, DeviceId, EventBits, EventId, GuestPa, Intid, Lpi, Rdbase, VcpuId};
 use its_core::env::{Env, HostHw, Table};
 use its_core::host::HostItsConfig;
 use its_core::host::queue::reserved;
+use its_core::{Domain, DomainConfig, Error};
+use its_testkit::guest::FakeGuest;
 use its_testkit::its::{FakeHostIts, Pace};
+use its_testkit::machine::DOMAIN_ID;
 use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
 
 /// The first LPI of device 5.
@@ -692,6 +695,76 @@ fn a_guest_cannot_get_around_the_rate() {
     m.expect(&[FIRST], &[]);
     assert_free(&m, 4);
     m.destroy();
+}
+
+#[test]
+fn a_share_is_renewed_after_a_very_long_time() {
+    let m = Machine::booted(Config { lpi_rate: Some(10_000), ..Config::default() });
+    m.map(5, 4, FIRST);
+    let use_up = || {
+        while !masked(&m, 0) {
+            m.fire(5, 0);
+            take_at_once(&m);
+        }
+        m.fire(5, 0);
+    };
+    use_up();
+    // When the share was last renewed is kept in 32 bits of 1024 ns: this is
+    // when they come round.
+    m.world.advance(1 << 42);
+    assert!(m.tick());
+    assert_masked(&m, 0);
+    assert!(m.tick());
+    m.expect(&[FIRST], &[]);
+    // And not long after that.
+    use_up();
+    m.world.advance((1 << 42) + 10_000_000);
+    assert!(m.tick());
+    m.expect(&[FIRST], &[]);
+    assert_free(&m, 4);
+    m.destroy();
+}
+
+#[test]
+fn a_host_lpi_that_is_another_domains_by_now() {
+    let mut m = machine();
+    // LPI 8192 is that of two events. The last one is the one it is known by.
+    m.ok_all(&[cmd::mapd(6, 5), cmd::mapti(6, 0, FIRST, 0)]);
+    let (host_lpi, _) = m.its[0].fire(6, 0).expect("mapped on the host");
+    m.ok(cmd::unmapd(6));
+
+    // Another domain gets that host LPI, for an LPI of its own with the same
+    // number.
+    let mut other = Machine::new(m.config);
+    let config = DomainConfig { id: DOMAIN_ID + 1, ..m.config.domain() };
+    let domain = Domain::new(&m.host, FakeGuest(Arc::clone(&other.ram)), config);
+    other.domain = domain.expect("room");
+    for (id, vcpu) in (0..).zip(&other.vcpus) {
+        other.domain.add_vcpu(VcpuId::new(id), vcpu.clone()).expect("a new vCPU");
+    }
+    let exchange = |m: &mut Machine, other: &mut Machine| {
+        std::mem::swap(&mut m.host, &mut other.host);
+        std::mem::swap(&mut m.its, &mut other.its);
+    };
+    exchange(&mut m, &mut other);
+    other.boot_its(0);
+    other.boot_redist(0);
+    other.ok(cmd::mapc(0, 0));
+    other.map(6, 1, FIRST);
+    let (others, _) = other.its[0].fire(6, 0).expect("mapped on the host");
+    assert_eq!(others, host_lpi);
+    exchange(&mut m, &mut other);
+
+    // The first domain's is masked, and taken: looking at the other one's does
+    // not do.
+    m.fire(5, 0);
+    m.settle();
+    storm(&m, 0);
+    assert_masked(&m, 0);
+    assert_eq!(take_at_once(&m), Some(FIRST));
+    assert_soon(&m);
+    assert!(m.tick());
+    assert_eq!(take_at_once(&m), Some(FIRST), "the one that was masked");
 }
 
 // ---- Many CPUs ----
