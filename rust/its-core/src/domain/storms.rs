@@ -17,7 +17,7 @@ use its_arch::{Lpi, VcpuId};
 
 use crate::domain::Domain;
 use crate::env::{Env, Guest};
-use crate::host::Host;
+use crate::host::{Host, HostEntry};
 use crate::rate::INTERVAL_NS;
 use crate::redist::STORM;
 use crate::sync::{Ordering, fence};
@@ -100,9 +100,13 @@ impl<E: Env> Domain<E> {
             let entry = self.vlpis.get(lpi);
             let host_lpi = Lpi::new(entry.host_lpi());
             // It may be the LPI of several events, or the last one that was
-            // mapped to it may have been unmapped.
-            let only = host_lpi
-                .filter(|host_lpi| entry.events() == 1 && host.lpis.vlpi(*host_lpi) == Some(lpi));
+            // mapped to it may have been unmapped, and its host LPI may be
+            // somebody else's by now.
+            let is_ours =
+                |other: HostEntry| other.domain() == self.config.id && other.vlpi() == lpi.get();
+            let only = host_lpi.filter(|host_lpi| {
+                entry.events() == 1 && host.lpis.get(*host_lpi).is_some_and(is_ours)
+            });
             match only.map(|host_lpi| self.look_at(host, host_lpi)) {
                 Some(Look::Free | Look::Held) => {}
                 Some(Look::Later) => self.guest.request_tick(INTERVAL_NS),
