@@ -46,7 +46,7 @@ MOST_BYTES = 4096
 @cache
 def build(log: Path) -> Path:
     """Build all targets, once for all cases; gives the folder of the programs."""
-    rust.add_cargo_to_path()
+    rust.prepare(log)
     with locked("tools"):
         tool = cargo_tool(*CARGO_FUZZ, log)
     target = rust.target_dir() / "fuzz"

@@ -48,7 +48,7 @@ class Gate:
 
     def metadata(self, *arguments: str) -> dict[str, Any]:
         """What cargo says of the workspace."""
-        rust.add_cargo_to_path()
+        rust.prepare(self.log)
         argv = ["cargo", "metadata", "--locked", "--format-version", "1", *arguments]
         found: dict[str, Any] = json.loads(self.output(*argv))
         return found

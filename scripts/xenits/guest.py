@@ -129,6 +129,7 @@ class Serial:
 
 def build_guest(log: Path, target: Path) -> None:
     """The guest as a kernel image at `target`."""
+    rust.ensure_targets([rust.XEN_TARGET], log)
     folder = rust.target_dir() / "guest"
     words = ["cargo", "build", "--locked", "--release", "--target", rust.XEN_TARGET]
     run(words, log, cwd=GUEST, env={"CARGO_TARGET_DIR": str(folder)}, what="the guest cannot be built")

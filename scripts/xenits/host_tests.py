@@ -95,7 +95,7 @@ def parse_cargo_test(text: str, name_of_binary: str = "") -> list[Result]:
 
 
 def _cargo_test(context: Context, manifest: str) -> list[Result]:
-    rust.add_cargo_to_path()
+    rust.prepare(context.log)
     argv = ["cargo", "test", "--workspace", "--no-fail-fast", "--manifest-path", str(REPO / manifest)]
     folder = (REPO / manifest).parent
     code, text = captured(argv, context.log, cwd=folder, env=_env(), limit=CARGO_LIMIT_S)
@@ -126,7 +126,7 @@ def orders_note(text: str) -> str:
 
 
 def _threads(context: Context, checker: str) -> list[Result]:
-    rust.add_cargo_to_path()
+    rust.prepare(context.log)
     argv = ["cargo", "test", "--no-fail-fast", "--manifest-path", str(REPO / THREADS), "--features", checker]
     argv += ["--", "--show-output"]
     code, text = captured(argv, context.log, cwd=REPO, env=_env(), limit=CARGO_LIMIT_S)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The Rust toolchain: rustup is the user's, the targets are ours to add."""
+"""The Rust toolchain: rustup is the user's, the release and its targets are ours to add."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from .errors import StepError
@@ -14,20 +15,45 @@ from .shell import output, run
 
 XEN_TARGET = "aarch64-unknown-none-softfloat"
 DOM0_TARGET = "aarch64-unknown-linux-musl"
+RELEASE = "1.95.0"
+"""The release that is used whatever the user's default is: lints and costs are those of a release."""
+
 NIGHTLY = "nightly"
 """The toolchain for what the stable one cannot do; only tests use it."""
 
 
-def add_cargo_to_path() -> None:
-    """rustup's own folder, for shells that did not read its profile."""
+def _release(log: Path) -> str:
+    """That of the compiler that is used here; empty if there is none."""
+    try:
+        said = output(["rustc", "--version"], log, cwd=REPO)
+    except StepError:
+        return ""
+    return said.removeprefix("rustc ").split(" ")[0]
+
+
+def prepare(log: Path) -> None:
+    """Have cargo in PATH, in the release that is ours; RUSTUP_TOOLCHAIN is the user's way to have another one."""
     cargo = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo") / "bin"
     if not shutil.which("rustup") and (cargo / "rustup").exists():
+        # The shell did not read rustup's profile.
         os.environ["PATH"] = f"{cargo}:{os.environ['PATH']}"
+    if not shutil.which("rustup") or "RUSTUP_TOOLCHAIN" in os.environ:
+        return
+    with locked("rustup"):
+        if _release(log) == RELEASE:
+            return
+        listed = output(["rustup", "toolchain", "list"], log, cwd=REPO).splitlines()
+        if not any(line.startswith(f"{RELEASE}-") for line in listed):
+            print(f"installing Rust {RELEASE} beside what rustup has ...", file=sys.stderr, flush=True)
+            words = ["--profile", "minimal", "--component", "rustfmt,clippy", "--no-self-update"]
+            hint = "check that rustup can reach its server; or set RUSTUP_TOOLCHAIN to a release that you have."
+            run(["rustup", "toolchain", "install", RELEASE, *words], log, what=f"no Rust {RELEASE}", hint=hint)
+    os.environ["RUSTUP_TOOLCHAIN"] = RELEASE
 
 
 def ensure_targets(targets: list[str], log: Path) -> list[str]:
     """Add the compilation targets that are missing; gives those that were added."""
-    add_cargo_to_path()
+    prepare(log)
     if not shutil.which("cargo"):
         raise StepError("cargo is not installed", hint="install Rust with rustup (https://rustup.rs).")
     if not shutil.which("rustup"):
@@ -54,7 +80,7 @@ def ensure_targets(targets: list[str], log: Path) -> list[str]:
 
 def ensure_component(command: str, log: Path) -> None:
     """Add the component of the toolchain that ``cargo fmt`` or ``cargo clippy`` is in, if it is missing."""
-    add_cargo_to_path()
+    prepare(log)
     try:
         output(["cargo", command, "--version"], log, cwd=REPO)
     except StepError:
@@ -68,7 +94,7 @@ def ensure_nightly(components: tuple[str, ...], log: Path) -> None:
 
     rustup takes the newest nightly that has all of them.
     """
-    add_cargo_to_path()
+    prepare(log)
     if not shutil.which("rustup"):
         raise StepError("this needs a nightly Rust, and there is no rustup", hint="install rustup (https://rustup.rs).")
     with locked("rustup"):
@@ -88,7 +114,7 @@ def ensure_nightly(components: tuple[str, ...], log: Path) -> None:
 
 def version(log: Path) -> str:
     """What the compiler says of itself: another compiler means another build."""
-    add_cargo_to_path()
+    prepare(log)
     return output(["rustc", "-vV"], log, cwd=REPO)
 
 

@@ -19,7 +19,7 @@ def cargo_tool(package: str, program: str, version: str, log: Path) -> Path:
     home = cache_root() / "tools"
     path = home / "bin" / program
     if _says(path) != f"{program} {version}":
-        rust.add_cargo_to_path()
+        rust.prepare(log)
         print(f"installing {package} {version} into {home} ...", file=sys.stderr, flush=True)
         home.mkdir(parents=True, exist_ok=True)
         argv: Command = ["cargo", "install", "--locked", "--force", "--debug", "--root", home, f"{package}@{version}"]
