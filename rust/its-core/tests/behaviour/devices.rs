@@ -352,6 +352,36 @@ fn many_devices_are_found_whatever_the_order_of_their_coming_and_going() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
+fn devices_are_found_when_all_next_to_them_have_gone() {
+    // The map's arrays have 32 or 64 of these each.
+    let up = (0..128).collect();
+    let down = (0..128).rev().collect();
+    let between = (0..128).rev().map(|n| n * 2).chain((193..256).step_by(2)).collect();
+    for coming in [up, down, between] {
+        let coming: Vec<u32> = coming;
+        for first in (0..256).step_by(32) {
+            for going in [first..first + 32, first..first + 64] {
+                World::renew();
+                let m = Machine::booted(Config::default());
+                let mut there = BTreeSet::new();
+                for &device in &coming {
+                    m.add_device(device, 1).expect("room");
+                    there.insert(device);
+                }
+                for device in going.clone().filter(|device| coming.contains(device)) {
+                    m.remove_device(device).expect("it is there");
+                    there.remove(&device);
+                }
+                assert!(listed(&m).iter().eq(&there), "{going:?} of {coming:?}");
+                m.check();
+                m.destroy();
+            }
+        }
+    }
+}
+
+#[test]
 fn the_highest_device_ids_work() {
     let m = Machine::booted(Config { device_bits: 32, its: 2, ..Config::default() });
     let last = DeviceId::new(u32::MAX);
