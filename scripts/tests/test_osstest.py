@@ -457,7 +457,7 @@ class Reports(FakeFlights):
 
 
 class Jobs(unittest.TestCase):
-    NAMED = "boot nvme multi smp movi hotplug unbind storm conformance hostile release".split()
+    NAMED = "boot nvme multi smp movi hotplug unbind storm conformance hostile release livepatch".split()
 
     def test_the_names_that_people_will_look_for(self):
         known = jobs.all_jobs()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
-from . import pipeline, qemu, report
+from . import livepatch, pipeline, qemu, report
 from .pipeline import Options
 from .suite import Case, Context, Result
 from .xen_source import XEN_SERIES, patch_files
@@ -96,6 +96,19 @@ def balanced(boot: qemu.Boot) -> str | None:
     if queued != done + evicted + slots:
         return f"{queued} LPIs were queued, but {done} are done, {evicted} were taken back, {slots} are in slots"
     return f"{waiting} LPIs still wait, and {dormant} are pending but disabled" if waiting or dormant else None
+
+
+def counted_calls(boot: qemu.Boot) -> str | None:
+    """While our live patch was applied, each of the functions that it counts was called for each of Dom0's reads."""
+    reads = [int(c.values.get("reads", "0")) for c in boot.console.checks if c.name == "its-calls"]
+    if not reads or reads[0] == 0:
+        return "Dom0 read nothing while the live patch was applied"
+    for function in livepatch.COUNTED:
+        calls = int(boot.console.counters.get(f"livepatch {function}", {}).get("calls", "-1"))
+        if calls < reads[0]:
+            said = "printed no number of calls" if calls < 0 else f"counted {calls} calls for {reads[0]} reads"
+            return f"the live patch {said} of {function}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,12 @@ RUST_BOOTS = [
             stat("storms", lambda n: n >= 1),
             stat("masked", lambda n: n == 0),
         ),
+    ),
+    BootTest(
+        "rust/livepatch",
+        "functions of Xen's and of the component's are replaced under load",
+        Options(test="livepatch,pciadd=1"),
+        (fired("nvme0q", 2000), vectors(3), counted_calls, *HEALTHY),
     ),
 ]
 """The Rust ITS. `pciadd=1` has Dom0 check that Xen took the devices that Linux announced."""

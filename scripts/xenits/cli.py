@@ -95,8 +95,8 @@ def run_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--test",
         metavar="NAME[,OPT=VAL]",
-        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm, count or sata (default: smoke); "
-        "fvp also takes guest[,CASES], the bare-metal guest (default: sata, then guest)",
+        help="scenario that Dom0 runs: smoke, multi, affinity, rebind, hotplug, storm, livepatch, count or sata "
+        "(default: smoke); fvp also takes guest[,CASES], the bare-metal guest (default: sata, then guest)",
     )
     what.add_argument("--shell", action="store_true", help="no test: Dom0's console on this terminal, ctrl-a x quits")
     what.add_argument(

@@ -6,7 +6,7 @@ Lines that count:
 ``XENITS: plan N``, ``XENITS: ok N NAME k=v...``, ``XENITS: not ok N NAME REASON``,
 ``XENITS: irq IRQ CHIP/HWIRQ NAME COUNT...`` and ``XENITS: done`` are the Dom0 tool's;
 ``ITS: WHAT [WHOM] k=v ...`` are Xen's counters (``stats``, ``state``, ``commands``,
-``vcpu``, ``device``, ``host``). The rest is searched for crashes.
+``vcpu``, ``device``, ``host``), or those of a live patch. The rest is searched for crashes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CRASHES = [
     ("Dom0's kernel panicked", re.compile(r"Kernel panic - not syncing")),
     ("Dom0's kernel oopsed", re.compile(r"Internal error: Oops|Unable to handle kernel|kernel BUG at")),
 ]
-COUNTED = ("stats", "state", "commands", "vcpu", "device", "host")
+COUNTED = ("stats", "state", "commands", "vcpu", "device", "host", "livepatch")
 _INDICES = ("vits", "its", "devid")
 _WARNING = re.compile(r"\(XEN\).*Xen WARN at")
 

@@ -84,6 +84,8 @@ class Elf:
             return data[begin : data.index(b"\0", begin)].decode("utf-8", "replace")
 
         self.sections = [Section(text(names, h[0]), h[1], h[2], h[5]) for h in heads]
+        # Where the bytes of each are: its address (0 in an object), and its place in the file.
+        self._places = [(h[3], h[4]) for h in heads]
         self.symbols: list[Symbol] = []
         for head in heads:
             if head[1] == SHT_SYMTAB:
@@ -114,6 +116,12 @@ class Elf:
     def imports(self) -> set[str]:
         """Names that other objects must have."""
         return {s.name for s in self.symbols if s.undefined and s.name}
+
+    def content(self, symbol: Symbol) -> bytes:
+        """The bytes of a function, or of an object that is not in a section of zeroes."""
+        address, place = self._places[symbol.section]
+        start = place + symbol.value - address
+        return self.path.read_bytes()[start : start + symbol.size]
 
     def function_at(self, section: int, offset: int) -> str:
         """The function that an offset is in; empty if that is not known."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import devices as devices_module
-from . import dom0, ivshmem, packages, qemu, rust, xen_source
+from . import dom0, ivshmem, livepatch, packages, qemu, rust, xen_source
 from .errors import StepError
 from .layout import locked
 from .steps import Steps
@@ -33,6 +33,11 @@ class Options:
     xen_args: list[str] = field(default_factory=list)
     dom0_args: list[str] = field(default_factory=list)
     limit: float = 120.0
+
+    @property
+    def livepatch(self) -> bool:
+        """Whether Xen can be live-patched, and Dom0 has payloads for it."""
+        return self.test.split(",")[0] == livepatch.SCENARIO
 
     def label(self) -> str:
         """One line on what is booted."""
@@ -63,7 +68,8 @@ def build_xen(options: Options, steps: Steps, with_qemu: bool) -> Image:
             raise StepError("xen-patches/ has no patches, and the Rust ITS comes with them", hint="run with --its=c.")
         tree, key, remark, had = xen_source.patched(source, step.log)
         step.up_to_date(remark) if had else step.say(remark)
-    variant = Variant(options.its, options.debug, tuple(options.fragments), source.place())
+    fragments = [livepatch.FRAGMENT] if options.livepatch else []
+    variant = Variant(options.its, options.debug, (*fragments, *options.fragments), source.place())
     build = XenBuild(variant, tree, key)
     with locked(f"build-{build.folder.name}"):
         with steps.step("configure Xen") as step:
@@ -76,6 +82,8 @@ def build_xen(options: Options, steps: Steps, with_qemu: bool) -> Image:
             # A copy, because another run may build anew while this one boots.
             for path in (image.xen, image.syms, image.config):
                 shutil.copy2(path, steps.logs / path.name.replace(".config", "xen.config"))
+            if options.livepatch:
+                livepatch.build(build, steps.logs, step.log)
     return image
 
 
@@ -89,6 +97,8 @@ def machine(options: Options, steps: Steps) -> qemu.Machine:
         with locked("dom0"):
             # As with Xen: another run may make it anew.
             initrd = Path(shutil.copy2(payload.initrd, steps.logs / "initrd.gz"))
+        if options.livepatch:
+            livepatch.append(initrd, steps.logs / livepatch.ARCHIVE)
     return qemu.Machine(
         xen=steps.logs / "xen",
         kernel=payload.kernel,

@@ -66,7 +66,8 @@ class XenBuild:
         self.work = self.folder / "xen"
         self.symbols = xen_config.wanted(variant.its, variant.debug, list(variant.fragments))
 
-    def _make(self, *targets: str) -> list[str]:
+    def make(self, *targets: str) -> list[str]:
+        """Xen's make, as words of a command."""
         return [
             "make", "-C", str(self.work / "xen"), f"-j{os.cpu_count() or 1}", "XEN_TARGET_ARCH=arm64",
             "CROSS_COMPILE=aarch64-linux-gnu-", f"XEN_ITS_DIR={REPO}", *targets,
@@ -92,10 +93,10 @@ class XenBuild:
             return True
         stamp.clear()
         old = (config.read_bytes(), config.stat().st_mtime_ns) if config.exists() else None
-        run(self._make("arm64_defconfig"), log)
+        run(self.make("arm64_defconfig"), log)
         text = config.read_text(encoding="utf-8")
         config.write_text(text + xen_config.render(self.symbols), encoding="utf-8")
-        run(self._make("olddefconfig"), log)
+        run(self.make("olddefconfig"), log)
         self._check(config.read_text(encoding="utf-8"), log)
         if old and config.read_bytes() == old[0]:
             # With a newer time every object of Xen's would be built again.
@@ -136,7 +137,7 @@ class XenBuild:
         if image.xen.exists() and image.syms.exists() and stamp.matches(inputs):
             return image, True
         stamp.clear()
-        run(self._make(), log, what="Xen does not build", hint="the first error in the log is the one to look at.")
+        run(self.make(), log, what="Xen does not build", hint="the first error in the log is the one to look at.")
         for path in (image.xen, image.syms):
             if not path.exists():
                 raise StepError(f"make was content, but there is no {path}", log=log)

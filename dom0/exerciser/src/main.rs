@@ -17,6 +17,7 @@
 mod hotplug;
 mod irqs;
 mod ivshmem;
+mod livepatch;
 mod move_irqs;
 mod net;
 mod nvme;

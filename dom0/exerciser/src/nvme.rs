@@ -152,14 +152,22 @@ impl Nvme {
     /// # Errors
     /// An interrupt is missing, came too often, on another vector or on another CPU.
     pub fn reads_on(&self, cpu: u32, count: u64) -> Outcome {
+        self.reads_by(cpu, |disk| self.read(disk, count).map(|()| count))
+    }
+
+    /// The same for what `reader` reads; it is given the disk, and gives the number of its reads.
+    ///
+    /// # Errors
+    /// As `reads_on`.
+    pub fn reads_by(&self, cpu: u32, reader: impl FnOnce(&File) -> Result<u64, String>) -> Outcome {
         let queue = self.queue_of(cpu)?;
         let disk = self.open()?;
         sysfs::pin(cpu)?;
         let before = sysfs::interrupts()?;
-        let result = self.read(&disk, count);
+        let result = reader(&disk);
         let delta = sysfs::interrupts()?.since(&before);
         sysfs::unpin()?;
-        result?;
+        let count = result?;
         self.judge_reads(&delta, queue, count, sysfs::effective_cpu)
             .map(|facts| format!("reads={count} {facts}"))
             .map_err(|reason| format!("{count} reads on CPU {cpu}: {reason}"))

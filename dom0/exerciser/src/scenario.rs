@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::hotplug;
 use crate::ivshmem::{self, Ivshmem, Pace};
+use crate::livepatch;
 use crate::move_irqs;
 use crate::net;
 use crate::nvme::{self, Nvme};
@@ -48,6 +49,7 @@ pub fn prepare(options: &Options) -> Result<Vec<Check>, String> {
         "rebind" => (&["ivshmem", "count", "rescans"], rebind),
         "hotplug" => (&["ivshmem", "cycles", "pause"], hotplug),
         "storm" => (&["ivshmem", "rounds", "gap"], storm),
+        "livepatch" => (&[], livepatch),
         other => return Err(format!("unknown scenario '{other}'")),
     };
     let unknown = options.unknown(&[&COMMON, own].concat());
@@ -305,6 +307,25 @@ fn storm(options: &Options) -> Result<Vec<Check>, String> {
         ring_check("between", &board, Pace::Paced, 2, 200),
         check("enabled", move || storm::enabled(&second, rounds.div_ceil(20), gap)),
         ring_check("after", &board, Pace::Paced, 2, 200),
+        log_check(options.number("pciadd", 0)? != 0),
+    ])
+}
+
+/// Xen's code is changed and changed back while an NVMe is read all the time.
+fn livepatch(options: &Options) -> Result<Vec<Check>, String> {
+    let reads = options.number("reads", 500)?;
+    let disk = nvme::expect(options.number("nvme", 1)?)?.into_iter().next().ok_or("no NVMe")?;
+    livepatch::payloads()?;
+    let cpu = sysfs::online()?.into_iter().next_back().ok_or("no CPU")?;
+    let load = Rc::new(livepatch::Load::new(disk, cpu, reads));
+    let (first, second, third, last) =
+        (Rc::clone(&load), Rc::clone(&load), Rc::clone(&load), Rc::clone(&load));
+    Ok(vec![
+        check("reads-begin", move || first.start()),
+        check("other-xen", livepatch::other_xen),
+        check("hello-world", move || livepatch::hello_world(&second)),
+        check("its-calls", move || livepatch::its_calls(&third)),
+        check("reads-end", move || last.stop()),
         log_check(options.number("pciadd", 0)? != 0),
     ])
 }

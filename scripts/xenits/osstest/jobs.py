@@ -22,6 +22,7 @@ XEN_JOBS = {"rust": "build-arm64-its-rust", "c": "build-arm64-its-c"}
 PATIENCE = 4
 """So much longer than in ``scripts/test`` may a boot take: a flight has more than one at a time."""
 
+LIVEPATCH = "build-arm64-its-rust-livepatch"
 UPSTREAM = "build-arm64-its-rust-upstream"
 DOM0_JOB = "build-arm64-pvops"
 NEW_KERNEL_JOB = "build-arm64-pvops-bpo"
@@ -76,6 +77,7 @@ DOM0_CASES: dict[str, BootTest] = {
     "unbind": _named("rust/rebind"),
     "storm": _named("rust/storm"),
     "release": _named("rust/nvme-release"),
+    "livepatch": _named("rust/livepatch"),
     "cpus": BootTest(
         "rust/cpus",
         "each CPU has a vector for itself, on as many CPUs as a job says",
@@ -145,7 +147,7 @@ def dom0_runvars(case: str, options: Options) -> dict[str, str]:
         "xen_args": shlex.join(options.xen_args),
         "dom0_args": shlex.join(options.dom0_args),
         "limit": f"{options.limit:.0f}",
-        "xenbuildjob": XEN_JOBS[options.its],
+        "xenbuildjob": LIVEPATCH if options.livepatch else XEN_JOBS[options.its],
         "kernelbuildjob": DOM0_JOB,
     }
 
@@ -281,6 +283,7 @@ def fvp_arguments(runvars: Mapping[str, str]) -> list[str]:
 def build_jobs(tree: str = "") -> list[Spec]:
     """The build jobs; `tree` is the user's own Xen, if there is one."""
     made = [Spec(name, "build-its", {"arch": "arm64", "its": its}) for its, name in XEN_JOBS.items()]
+    made.append(Spec(LIVEPATCH, "build-its", {"arch": "arm64", "its": "rust", "livepatch_xen": "true"}))
     made.append(Spec(UPSTREAM, "build-its", {"arch": "arm64", "its": "rust", "tree_xen": tree}))
     made.append(Spec(DOM0_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "cloud-arm64"}))
     made.append(Spec(NEW_KERNEL_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "cloud-arm64-bpo"}))
