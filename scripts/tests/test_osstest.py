@@ -231,6 +231,21 @@ class Programs(FakeFlights):
                 self.assertEqual(done.returncode, 2)
                 self.assertIn("OSSTEST_FLIGHT", done.stderr)
 
+    def test_a_build_that_is_not_there_keeps_its_tests_from_running(self):
+        for built, wanted in (("pass", 0), ("fail", 3), ("starved", 4), ("broken", 3)):
+            with self.subTest(built):
+                flight = self.flight(Spec("b", "r", {}), Spec("t", "r", {"xbuildjob": "b"}))
+                self.database.set_job(flight, "b", built)
+                done = subprocess.run(
+                    [SCRIPTS.parent / "osstest/ts-its-build-check"],
+                    env={
+                        "PATH": os.environ["PATH"], "OSSTEST_HOME": str(self.home.folder),
+                        "OSSTEST_FLIGHT": str(flight), "OSSTEST_JOB": "t",
+                    },
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                self.assertEqual(done.returncode, wanted, done.stdout + done.stderr)
+
     def test_artefacts_are_handed_over(self):
         self.python("ts-make", """
             def run(job):
@@ -512,6 +527,18 @@ class Jobs(unittest.TestCase):
         needs = known["test-arm64-arm64-xl-its-nvme-upstream"].needs()
         self.assertEqual(needs, ["build-arm64-its-rust-upstream", "build-arm64-pvops"])
         self.assertNotIn("test-arm64-arm64-xl-its-nvme-upstream", jobs.all_jobs())
+
+    def test_another_xen_of_debians_is_built_and_booted_each_week(self):
+        weekly = {spec.name: spec for spec in flights.weekly("")}
+        for its, end in (("rust", "-sid"), ("c", "-sid-c")):
+            self.assertEqual(weekly[f"build-arm64-its-{its}-sid"].runvars["suite_xen"], "sid")
+            self.assertIn(f"build-arm64-its-{its}-sid", weekly[f"{jobs.PREFIX}multi{end}"].needs())
+        self.assertIn("build-arm64-its-rust-sid", weekly[f"{jobs.PREFIX}conformance-sid"].needs())
+
+    def test_a_xen_that_can_be_live_patched_is_another(self):
+        known = jobs.all_jobs()
+        self.assertIn("build-arm64-its-rust-livepatch", known[f"{jobs.PREFIX}livepatch-gic4"].needs())
+        self.assertNotIn("build-arm64-its-rust-livepatch", known[f"{jobs.PREFIX}nvme"].needs())
 
     def test_a_model_is_told_what_to_run(self):
         words = jobs.fvp_arguments(jobs.fvp_job("release").runvars)

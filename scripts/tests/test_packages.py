@@ -88,6 +88,10 @@ class Writing(unittest.TestCase):
         self.assertIn("deb [arch=arm64] http://m.example bookworm main\n", text)
         self.assertIn("deb-src http://m.example trixie main\n", text)
 
+    def test_the_sources_of_another_suite(self):
+        text = sources_list(parse_deb822(DEB822), "amd64", source_suite="sid")
+        self.assertEqual(text, "deb-src [signed-by=/usr/share/keyrings/k.gpg] http://mirror.example/debian sid main\n")
+
     def test_another_release(self):
         with self.assertRaisesRegex(StepError, "no apt source here offers Debian bookworm"):
             sources_list([Mirror("http://m.example", ("jammy",))], "amd64")

@@ -73,6 +73,56 @@ class Trees(Scratch):
         self.assertNotEqual(xen_source.own_tree(self.top / "t", self.log).key, first)
 
 
+class Suites(Scratch):
+    """Which of Debian's Xens is taken. No package is fetched."""
+
+    VERSIONS = ("4.20.3+127-0+deb13u1", "4.20.10-1", "4.21.0-1")
+
+    def pinned(self, suite, versions=VERSIONS):
+        """The version that is taken of those that a suite has."""
+
+        class Apt:
+            def __init__(self, log, suite):
+                self.log, self.suite = log, suite
+
+            def source_stanzas(self, package):
+                return [{"Package": package, "Version": version} for version in versions]
+
+            def refresh(self, force):
+                """There is nothing newer."""
+
+        with (
+            mock.patch.object(xen_source, "cache_root", lambda: self.top),
+            mock.patch("xenits.layout.cache_root", lambda: self.top),
+            mock.patch.object(xen_source, "Apt", Apt),
+            mock.patch.object(xen_source, "upstream_tarball", lambda apt, stanza: Path(stanza["Version"])),
+            mock.patch.object(xen_source, "_unpack", self.unpack),
+        ):
+            return xen_source.pinned(self.log, suite)
+
+    @staticmethod
+    def unpack(tarball, src, log):
+        tree = src / f"xen-{tarball}"
+        tree.mkdir()
+        return tree
+
+    def test_the_newest_of_the_series_or_of_the_suite(self):
+        usual, had = self.pinned("trixie")
+        self.assertEqual((usual.label, usual.place(), had), ("xen-4.20.10-1", "", False))
+        other, had = self.pinned("sid")
+        self.assertEqual((other.label, other.place(), had), ("xen-4.21.0-1", "sid", False))
+
+    def test_each_suite_has_what_it_had(self):
+        first = [self.pinned("trixie")[0], self.pinned("sid", self.VERSIONS[:1])[0]]
+        self.assertEqual([(s, True) for s in first], [self.pinned("trixie"), self.pinned("sid")])
+
+    def test_a_suite_without_xen(self):
+        with self.assertRaisesRegex(StepError, "index of trixie has no source of Xen 4.20"):
+            self.pinned("trixie", ("4.21.0-1",))
+        with self.assertRaisesRegex(StepError, "index of sid has no source of Xen$"):
+            self.pinned("sid", ())
+
+
 class Patches(Scratch):
     def setUp(self):
         super().setUp()

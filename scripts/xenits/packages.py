@@ -114,8 +114,13 @@ def read_mirrors(etc_apt: Path = Path("/etc/apt")) -> list[Mirror]:
     return found
 
 
-def sources_list(mirrors: list[Mirror], host_arch: str, keyring: str | None = None) -> str:
-    """Our ``sources.list``: the suites that we need, from the user's own mirrors."""
+def sources_list(
+    mirrors: list[Mirror], host_arch: str, keyring: str | None = None, source_suite: str = XEN_SUITE
+) -> str:
+    """Our ``sources.list``: the suites that we need, from the user's own mirrors.
+
+    Of another suite than Xen's usual one there are sources, and nothing else.
+    """
     main = next((m for m in mirrors if HOST_SUITE in m.suites), None)
     if main is None:
         raise StepError(
@@ -125,10 +130,13 @@ def sources_list(mirrors: list[Mirror], host_arch: str, keyring: str | None = No
     key = main.signed_by or keyring
     signed = f" signed-by={key}" if key else ""
     archs = ",".join(dict.fromkeys([host_arch, "arm64"]))
+    sources = f"deb-src{signed and f' [{signed.strip()}]'} {main.uri} {source_suite} main"
+    if source_suite != XEN_SUITE:
+        return sources + "\n"
     lines = [
         f"deb [arch={archs}{signed}] {main.uri} {HOST_SUITE} main",
         f"deb [arch={archs}{signed}] {main.uri} {HOST_SUITE}-backports main",
-        f"deb-src [{signed.strip()}] {main.uri} {XEN_SUITE} main" if signed else f"deb-src {main.uri} {XEN_SUITE} main",
+        sources,
     ]
     # With these, host packages agree with what the user's own apt has installed.
     for mirror in mirrors:
@@ -139,11 +147,12 @@ def sources_list(mirrors: list[Mirror], host_arch: str, keyring: str | None = No
 
 
 class Apt:
-    """apt-get and apt-cache on the private configuration."""
+    """apt-get and apt-cache on the private configuration; one for the sources of another suite has lists of its own."""
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, source_suite: str = XEN_SUITE) -> None:
         self.log = log
-        self.home = cache_root() / "debian"
+        self.source_suite = source_suite
+        self.home = cache_root() / ("debian" if source_suite == XEN_SUITE else f"debian-{source_suite}")
         self.debs = self.home / "debs"
         self.config = self.home / "apt.conf"
         self.arch = output(["dpkg", "--print-architecture"], log).strip()
@@ -153,7 +162,7 @@ class Apt:
         for folder in ("lists/partial", "debs/partial", "install/partial", "log"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         keyring = KEYRING if Path(KEYRING).exists() else None
-        sources = sources_list(read_mirrors(), self.arch, keyring)
+        sources = sources_list(read_mirrors(), self.arch, keyring, self.source_suite)
         archs = "".join(f' "{a}";' for a in dict.fromkeys([self.arch, "arm64"]))
         sandbox = 'APT::Sandbox::User "root";\n' if os.geteuid() == 0 else ""
         config = (

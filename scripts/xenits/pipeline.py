@@ -29,6 +29,9 @@ class Options:
     test: str = "smoke"
     debug: bool = True
     tree: Path | None = None
+    suite: str = packages.XEN_SUITE
+    """Debian's suite that Xen is from, if it is not the user's own tree."""
+
     fragments: list[Path] = field(default_factory=list)
     xen_args: list[str] = field(default_factory=list)
     dom0_args: list[str] = field(default_factory=list)
@@ -61,7 +64,7 @@ def build_xen(options: Options, steps: Steps, with_qemu: bool) -> Image:
             source = xen_source.own_tree(options.tree, step.log)
             step.say(source.label)
         else:
-            source, had = xen_source.pinned(step.log)
+            source, had = xen_source.pinned(step.log, options.suite)
             step.up_to_date(source.label) if had else step.say(f"{source.label}, SHA256 verified")
     with steps.step("Xen patches") as step:
         if options.its == "rust" and not xen_source.patch_files(xen_source.tree_version(source.path)):

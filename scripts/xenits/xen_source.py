@@ -19,7 +19,7 @@ from pathlib import Path
 
 from .errors import StepError
 from .layout import REPO, Stamp, cache_root, digest, digest_files, locked
-from .packages import Apt
+from .packages import XEN_SUITE, Apt
 from .shell import Command, output, run
 
 XEN_SERIES = "4.20"
@@ -38,29 +38,39 @@ class Source:
     key: str
     label: str
     own: bool
+    suite: str = XEN_SUITE
 
     def place(self) -> str:
         """A name for the tree that stays when its content changes; empty for the pinned one."""
-        return f"tree-{digest(str(self.path))}" if self.own else ""
+        if self.own:
+            return f"tree-{digest(str(self.path))}"
+        return "" if self.suite == XEN_SUITE else self.suite
 
 
-def pinned(log: Path) -> tuple[Source, bool]:
-    """The newest 4.20 that Debian has. The flag tells whether it was already in the cache."""
+def pinned(log: Path, suite: str = XEN_SUITE) -> tuple[Source, bool]:
+    """The newest Xen that a suite of Debian's has; of the usual one, the newest 4.20.
+
+    The flag tells whether it was already in the cache.
+    """
     src = cache_root() / "src"
     src.mkdir(exist_ok=True)
-    stamp = Stamp(src / "pinned.stamp")
+    usual = suite == XEN_SUITE
+    stamp = Stamp(src / ("pinned.stamp" if usual else f"pinned-{suite}.stamp"))
+    begin = XEN_SERIES + "." if usual else ""
     with locked("xen-source"):
         for tree in sorted(src.glob("xen-*")):
             if tree.is_dir() and stamp.matches(tree.name):
-                return Source(tree, tree.name, tree.name, own=False), True
-        apt = Apt(log)
-        stanzas = [s for s in apt.source_stanzas("xen") if s["Version"].startswith(XEN_SERIES + ".")]
+                return Source(tree, tree.name, tree.name, own=False, suite=suite), True
+        apt = Apt(log, suite)
+        stanzas = [s for s in apt.source_stanzas("xen") if s["Version"].startswith(begin)]
         if not stanzas:
             apt.refresh(force=True)
-            stanzas = [s for s in apt.source_stanzas("xen") if s["Version"].startswith(XEN_SERIES + ".")]
+            stanzas = [s for s in apt.source_stanzas("xen") if s["Version"].startswith(begin)]
         if not stanzas:
             raise StepError(
-                f"Debian's index has no xen {XEN_SERIES} source", log=log, hint="give a tree of your own with --tree."
+                f"Debian's index of {suite} has no source of Xen{f' {XEN_SERIES}' if usual else ''}",
+                log=log,
+                hint="give a tree of your own with --tree.",
             )
         stanzas.sort(key=cmp_to_key(lambda a, b: _compare_versions(b["Version"], a["Version"])))
         problem: StepError | None = None
@@ -72,7 +82,7 @@ def pinned(log: Path) -> tuple[Source, bool]:
                 continue
             tree = _unpack(tarball, src, log)
             stamp.write(tree.name)
-            return Source(tree, tree.name, tree.name, own=False), False
+            return Source(tree, tree.name, tree.name, own=False, suite=suite), False
         assert problem is not None
         raise problem
 

@@ -34,8 +34,11 @@ def smoke(tree: str) -> list[Spec]:
     return with_needs([PREFIX + case for case in SMOKE], jobs.all_jobs(tree))
 
 
+_WEEKLY = ("-long", "-bpo", "-sid", "-sid-c")
+
+
 def _is_long(name: str) -> bool:
-    return name.endswith("-long") or name.endswith("-bpo") or "-cpus-smp" in name
+    return name.endswith(_WEEKLY) or "-cpus-smp" in name
 
 
 def full(tree: str) -> list[Spec]:

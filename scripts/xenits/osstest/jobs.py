@@ -24,6 +24,9 @@ PATIENCE = 4
 
 LIVEPATCH = "build-arm64-its-rust-livepatch"
 UPSTREAM = "build-arm64-its-rust-upstream"
+SID_JOBS = {its: f"{name}-sid" for its, name in XEN_JOBS.items()}
+"""Debian's development suite has another Xen than the stable one."""
+
 DOM0_JOB = "build-arm64-pvops"
 NEW_KERNEL_JOB = "build-arm64-pvops-bpo"
 GUEST_JOB = "build-arm64-its-guest"
@@ -130,7 +133,7 @@ def expectations(runvars: Mapping[str, str]) -> list[Expectation]:
 
 
 UPSTREAM_CASES = ("boot", "nvme", "multi", "unbind")
-"""What is done to the user's own tree."""
+"""What Dom0 does on the user's own tree, and on Debian's other Xen."""
 
 
 def dom0_runvars(case: str, options: Options) -> dict[str, str]:
@@ -216,12 +219,14 @@ def dom0_job(case: str, suffix: str = "", *, built: Mapping[str, str] | None = N
     return Spec(PREFIX + case + suffix, recipe, {**dom0_runvars(case, chosen), **(built or {})})
 
 
-def guest_job(case: str, suffix: str = "", gic: int | None = None, **changes: object) -> Spec:
-    """A test job of the bare-metal guest's."""
+def guest_job(
+    case: str, suffix: str = "", *, gic: int | None = None, built: Mapping[str, str] | None = None, **changes: object
+) -> Spec:
+    """A test job of the bare-metal guest's; `built` as for Dom0."""
     test = replace(GUEST_CASES[case], **changes)  # type: ignore[arg-type]
     if gic is not None:
         test = replace(test, machine=replace(test.machine, gic=gic))
-    return Spec(PREFIX + case + suffix, "test-its-guest", guest_runvars(case, test))
+    return Spec(PREFIX + case + suffix, "test-its-guest", {**guest_runvars(case, test), **(built or {})})
 
 
 WEEKLY_SMP = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -284,6 +289,8 @@ def build_jobs(tree: str = "") -> list[Spec]:
     """The build jobs; `tree` is the user's own Xen, if there is one."""
     made = [Spec(name, "build-its", {"arch": "arm64", "its": its}) for its, name in XEN_JOBS.items()]
     made.append(Spec(LIVEPATCH, "build-its", {"arch": "arm64", "its": "rust", "livepatch_xen": "true"}))
+    for its, name in SID_JOBS.items():
+        made.append(Spec(name, "build-its", {"arch": "arm64", "its": its, "suite_xen": "sid"}))
     made.append(Spec(UPSTREAM, "build-its", {"arch": "arm64", "its": "rust", "tree_xen": tree}))
     made.append(Spec(DOM0_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "cloud-arm64"}))
     made.append(Spec(NEW_KERNEL_JOB, "build-dom0", {"arch": "arm64", "kernelkind": "cloud-arm64-bpo"}))
@@ -300,6 +307,9 @@ def all_jobs(tree: str = "") -> dict[str, Spec]:
     made += [dom0_job(case, "-c", its="c") for case in C_CASES]
     made += [dom0_job(case, "-gic4-c", its="c", gic=4) for case in C_CASES]
     made += [dom0_job(case, "-bpo", built={"kernelbuildjob": NEW_KERNEL_JOB}) for case in CASES]
+    made += [dom0_job(case, "-sid", built={"xenbuildjob": SID_JOBS["rust"]}) for case in UPSTREAM_CASES]
+    made += [dom0_job(case, "-sid-c", its="c", built={"xenbuildjob": SID_JOBS["c"]}) for case in UPSTREAM_CASES]
+    made.append(guest_job("conformance", "-sid", built={"xenbuildjob": SID_JOBS["rust"]}))
     made += [fvp_job(case) for case in FVP_CASES]
     if tree:
         made += [dom0_job(case, "-upstream", built={"xenbuildjob": UPSTREAM}) for case in UPSTREAM_CASES]

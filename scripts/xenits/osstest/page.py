@@ -22,6 +22,8 @@ VARIANTS = (
     ("", "Rust"),
     ("-gic4", "Rust, GICv4"),
     ("-bpo", "Rust, newer Linux"),
+    ("-sid", "Rust, Xen of sid"),
+    ("-sid-c", "C, Xen of sid"),
     ("-upstream", "Rust, own Xen"),
     ("-fvp", "Rust, FVP"),
     ("-long", "Rust, for long"),

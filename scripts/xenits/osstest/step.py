@@ -96,7 +96,7 @@ def _from_environment() -> Job:
     return Job(home, flight, name)
 
 
-def _full(error: Exception) -> bool:
+def disk_full(error: Exception) -> bool:
     """Whether it is the disk that is full."""
     if isinstance(error, StepError):
         return any(_DISK_FULL in line for line in [error.message, *error.lines])
@@ -107,7 +107,7 @@ def _outcome(error: Exception, on_error: str) -> tuple[str, str]:
     """Status and reason for whatever ended a step."""
     if isinstance(error, Verdict):
         return error.status, str(error)
-    if _full(error):
+    if disk_full(error):
         return statuses.BROKEN, f"the disk is full: {error}"
     if isinstance(error, StepError):
         return on_error, error.render()
