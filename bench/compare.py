@@ -30,8 +30,8 @@ def main() -> int:
     except StepError as error:
         print(f"bench/compare.py: {error.render()}", file=sys.stderr)
         return 1
-    for error in errors:
-        print(f"bench/compare.py: {error}", file=sys.stderr)
+    for reason in errors:
+        print(f"bench/compare.py: {reason}", file=sys.stderr)
     return 1 if errors else 0
 
 

@@ -228,7 +228,7 @@ def _arguments() -> argparse.Namespace:
     add("--kernel", type=Path, required=True, help="Dom0's kernel")
     add("--initrd", type=Path, required=True, help="Dom0's initramfs, with the scenario `count`")
     add("--function", action="append", metavar="[LABEL=]SYMBOL[|SYMBOL]", dest="functions",
-        help=f"count the calls of this function; may be given again. Default: {' '.join(DEFAULT_FUNCTIONS)}")  # fmt: skip
+        help=f"count the calls of this function; may be repeated. Default: {' '.join(DEFAULT_FUNCTIONS)}")  # fmt: skip
     add("--profile", metavar="LABEL",
         help=f"also say where the instructions inside one call of this function, or {TRIP}, go")  # fmt: skip
     add("--gic", type=int, choices=(3, 4), default=3, help="version of the interrupt controller (default: 3)")
@@ -260,8 +260,8 @@ def main() -> int:
     except StepError as error:
         print(f"bench/count.py: {error.render()}", file=sys.stderr)
         return 1
-    for error in errors:
-        print(f"bench/count.py: {error}", file=sys.stderr)
+    for reason in errors:
+        print(f"bench/count.py: {reason}", file=sys.stderr)
     if args.check:
         print("limits: " + ("exceeded" if errors else "kept"))
     return 1 if errors else 0

@@ -23,8 +23,8 @@ LOCKS = ("_spin_lock", "_spin_lock_cb", "_spin_trylock", "_rspin_lock", "_rspin_
 """Functions that acquire a lock. Readers' and writers' locks are inlined: they show as atomics only."""
 
 POINTS = ("xen_its_work", "vgic_its_let_irqs_in")
-"""Where other work may go first. Softirqs, the scheduler among them, are looked for before each `xen_its_work`, and after
-each `vgic_its_let_irqs_in`."""
+"""Where other work may go first. Softirqs, the scheduler among them, are looked for before each `xen_its_work`, and
+after each `vgic_its_let_irqs_in`."""
 
 OTHERS = ("do_softirq",)
 """The other work."""

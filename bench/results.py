@@ -159,7 +159,7 @@ def profile_at_mode(out: PluginOutput) -> dict[str, Any] | None:
     group = next((g for g in out.groups if g.insns == insns), None)
     if group is None:
         raise StepError(f"the profile of {out.profiled} lacks its most frequent path, {insns} instructions")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "insns": spent / group.calls, "calls": entries / group.calls}
         for name, (spent, entries) in group.functions.items()
     ]
@@ -187,9 +187,15 @@ def render(result: dict[str, Any]) -> str:
         mode = function["mode"]
         rows.append(
             [
-                name, str(function["calls"]), str(mode["insns"]), f"{mode['share']:.1%}", str(mode["mem"]),
-                str(function["min"]), str(function["median"]), str(function["max"]),
-            ]  # fmt: skip
+                name,
+                str(function["calls"]),
+                str(mode["insns"]),
+                f"{mode['share']:.1%}",
+                str(mode["mem"]),
+                str(function["min"]),
+                str(function["median"]),
+                str(function["max"]),
+            ]
         )
     out = table(rows)
     if result.get("profile"):

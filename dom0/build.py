@@ -12,6 +12,8 @@ downloaded or built stays under --cache; a second run redoes only what changed
 and needs no network.
 """
 
+from __future__ import annotations
+
 import argparse
 import gzip
 import hashlib
@@ -23,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +33,7 @@ sys.path.insert(0, str(HERE.parent / "scripts"))
 from xenits.errors import StepError  # noqa: E402
 from xenits.layout import cache_root, locked  # noqa: E402
 from xenits.packages import Apt, install_host_packages  # noqa: E402
+from xenits.shell import Command  # noqa: E402
 
 TARGET = "aarch64-unknown-linux-musl"
 CROSS = "aarch64-linux-gnu-"
@@ -53,7 +57,7 @@ class BuildError(Exception):
 class Builder:
     """Runs the steps, each with its own log and a stamp of its inputs."""
 
-    def __init__(self, cache, flavour=CLOUD):
+    def __init__(self, cache: Path, flavour: str = CLOUD) -> None:
         self.flavour = flavour
         self.dir = cache / ("dom0" if flavour == CLOUD else f"dom0-{flavour}")
         # The exerciser is the same for all kernels.
@@ -61,7 +65,14 @@ class Builder:
         self.logs = self.dir / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
 
-    def run(self, step, cmd, cwd=None, env=None, tries=1):
+    def run(
+        self,
+        step: str,
+        cmd: Command,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        tries: int = 1,
+    ) -> None:
         """Run one command of a step; its output goes to the step's log."""
         log = self.logs / f"{step}.log"
         for attempt in range(1, tries + 1):
@@ -81,7 +92,7 @@ class Builder:
             + f"\nfull log: {log}"
         )
 
-    def stamped(self, step, key, output, action):
+    def stamped(self, step: str, key: object, output: Path, action: Callable[[], None]) -> None:
         """Do `action` unless `output` exists and was made from the same key."""
         stamp = self.dir / f"{step}.stamp"
         text = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
@@ -95,7 +106,7 @@ class Builder:
         print(f"dom0: {step}: done in {time.monotonic() - began:.1f} s", flush=True)
 
 
-def hash_tree(root):
+def hash_tree(root: Path) -> str:
     """Hash of the sources below `root`, build products left out."""
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*")):
@@ -108,7 +119,7 @@ def hash_tree(root):
 # --- packages -------------------------------------------------------------
 
 
-def fetch_packages(builder, refresh):
+def fetch_packages(builder: Builder, refresh: bool) -> tuple[Path, str]:
     """Download and unpack kernel, headers and busybox; returns their root and the kernel's release.
 
     All names follow from the headers package, so that the module is built
@@ -117,7 +128,7 @@ def fetch_packages(builder, refresh):
     lock = builder.dir / "packages.json"
     root = builder.dir / "root"
 
-    def action():
+    def action() -> None:
         log = builder.logs / "packages.log"
         apt = Apt(log)
         if refresh:
@@ -148,7 +159,7 @@ def fetch_packages(builder, refresh):
     return root, json.loads(lock.read_text())["release"]
 
 
-def need_rust(builder):
+def need_rust(builder: Builder) -> None:
     """Add the Rust target if it is missing."""
     if not shutil.which("cargo"):
         raise BuildError("cargo is not in PATH: install Rust with rustup first")
@@ -163,13 +174,13 @@ def need_rust(builder):
 # --- exerciser ------------------------------------------------------------
 
 
-def build_exerciser(builder):
+def build_exerciser(builder: Builder) -> Path:
     """Cross-build the Rust tool; linked by rust-lld, so no arm64 libc is needed."""
     target_dir = builder.target
     binary = target_dir / TARGET / "release" / "exerciser"
     version = subprocess.run(["rustc", "-vV"], cwd=HERE, capture_output=True, text=True, check=False).stdout
 
-    def action():
+    def action() -> None:
         env = {
             **os.environ,
             "CARGO_TARGET_DIR": str(target_dir),
@@ -181,7 +192,7 @@ def build_exerciser(builder):
             "exerciser",
             ["cargo", "build", "--locked", "--release", "--target", TARGET],
             cwd=HERE / "exerciser", env=env, tries=2,
-        )
+        )  # fmt: skip
 
     builder.stamped("exerciser", [hash_tree(HERE / "exerciser"), version], binary, action)
     return binary
@@ -190,14 +201,14 @@ def build_exerciser(builder):
 # --- ivshmem module -------------------------------------------------------
 
 
-def build_module(builder, root, release):
+def build_module(builder: Builder, root: Path, release: str) -> Path:
     """Build the ivshmem module against the headers of the kernel that is booted."""
     work = builder.dir / "ivshmem"
     module = work / "xenits_ivshmem.ko"
     sources = sorted([*(HERE / "ivshmem").glob("*.[ch]"), HERE / "ivshmem" / "Makefile"])
     key = [release, [[p.name, p.read_text()] for p in sources]]
 
-    def action():
+    def action() -> None:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         for path in sources:
@@ -206,7 +217,7 @@ def build_module(builder, root, release):
             "ivshmem",
             ["make", "-C", root / f"usr/src/linux-headers-{release}", f"M={work}", "ARCH=arm64",
              f"CROSS_COMPILE={CROSS}", "CONFIG_DEBUG_INFO_BTF_MODULES=", "modules"],
-        )
+        )  # fmt: skip
 
     builder.stamped("ivshmem", key, module, action)
     return module
@@ -215,30 +226,30 @@ def build_module(builder, root, release):
 # --- initramfs ------------------------------------------------------------
 
 
-def module_name(path):
+def module_name(path: Path) -> str:
     """A module's file without what is appended to tell that it is one, and that it is compressed."""
     return path.name.removesuffix(".xz").removesuffix(".ko")
 
 
-def module_content(path):
+def module_content(path: Path) -> bytes:
     """The module itself: newer kernels have them compressed."""
     data = path.read_bytes()
     return lzma.decompress(data) if path.suffix == ".xz" else data
 
 
-def module_depends(path):
+def module_depends(path: Path) -> list[str]:
     """The modules that a .ko names as its dependencies (from its .modinfo)."""
     match = re.search(rb"\0depends=([^\0]*)\0", module_content(path))
     return [name for name in (match.group(1).decode() if match else "").split(",") if name]
 
 
-def module_order(found, wanted, builtin=()):
+def module_order(found: Iterable[Path], wanted: Iterable[str], builtin: Iterable[str] = ()) -> list[Path]:
     """The wanted modules and what they need, each after its dependencies; without what the kernel has built in."""
     by_name = {module_name(path).replace("-", "_"): path for path in found}
     inside = {name.replace("-", "_") for name in builtin}
-    order = []
+    order: list[Path] = []
 
-    def visit(name, chain):
+    def visit(name: str, chain: str) -> None:
         key = name.replace("-", "_")
         if key in inside:
             return
@@ -262,11 +273,13 @@ class Cpio:
     the same bytes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.data = bytearray()
         self.inode = 0
 
-    def _entry(self, name, mode, content=b"", rdev=(0, 0), links=1):
+    def _entry(
+        self, name: str, mode: int, content: bytes = b"", rdev: tuple[int, int] = (0, 0), links: int = 1
+    ) -> None:
         self.inode += 1
         encoded = name.encode() + b"\0"
         fields = (self.inode, mode, 0, 0, links, 0, len(content), 0, 0, *rdev, len(encoded), 0)
@@ -275,29 +288,31 @@ class Cpio:
         self.data += content
         self.data += b"\0" * (-len(self.data) % 4)
 
-    def folder(self, name):
+    def folder(self, name: str) -> None:
         self._entry(name, 0o040755, links=2)
 
-    def file(self, name, content, mode=0o755):
+    def file(self, name: str, content: bytes, mode: int = 0o755) -> None:
         self._entry(name, 0o100000 | mode, content)
 
-    def link(self, name, target):
+    def link(self, name: str, target: str) -> None:
         self._entry(name, 0o120777, target.encode())
 
-    def device(self, name, major, minor):
+    def device(self, name: str, major: int, minor: int) -> None:
         self._entry(name, 0o020600, rdev=(major, minor))
 
-    def finish(self):
+    def finish(self) -> bytes:
         self._entry("TRAILER!!!", 0)
         self.data += b"\0" * (-len(self.data) % 512)
         return bytes(self.data)
 
 
-APPLETS = ("sh ls cat dmesg echo mount umount grep sed ps top sleep poweroff lspci insmod rmmod lsmod "
-           "hexdump taskset dd free ip vi less head tail wc uname devmem").split()
+APPLETS = (
+    "sh ls cat dmesg echo mount umount grep sed ps top sleep poweroff lspci insmod rmmod lsmod "
+    "hexdump taskset dd free ip vi less head tail wc uname devmem"
+).split()
 
 
-def pack(out, exerciser, busybox, modules):
+def pack(out: Path, exerciser: Path, busybox: Path, modules: list[Path]) -> None:
     """Write the initramfs, gzip'd; /modules/order is the order to load in."""
     archive = Cpio()
     for name in ("bin", "dev", "proc", "sys", "tmp", "modules"):
@@ -317,7 +332,7 @@ def pack(out, exerciser, busybox, modules):
         packed.write(archive.finish())
 
 
-def build(args):
+def build(args: argparse.Namespace) -> tuple[Path, Path]:
     """All steps in order; returns the kernel image and the initramfs."""
     builder = Builder(args.cache, args.flavour)
     if not all(shutil.which(tool) for tool in ("make", CROSS + "gcc")):
@@ -340,7 +355,7 @@ def build(args):
     return root / f"boot/vmlinuz-{release}", args.out
 
 
-def main():
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=cache_root(), help="downloads and build products (%(default)s)")
     parser.add_argument("--flavour", choices=list(MODULES), default=CLOUD, help="of Debian's kernel (%(default)s)")

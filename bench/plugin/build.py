@@ -144,7 +144,12 @@ def build_plugin(log: Path, name: str = "fncount") -> Path:
         raise StepError("there is no C compiler", hint="apt-get install gcc libc6-dev")
     with locked("bench-plugin"):
         stamp = Stamp(home / f"{name}.stamp")
-        inputs = {"qemu": version, "source": digest(code.read_bytes() + shared.read_bytes()), "flags": CFLAGS, "cc": compiler}
+        inputs = {
+            "qemu": version,
+            "source": digest(code.read_bytes() + shared.read_bytes()),
+            "flags": CFLAGS,
+            "cc": compiler,
+        }
         if plugin.exists() and stamp.matches(inputs):
             return plugin
         stamp.clear()

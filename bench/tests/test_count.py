@@ -110,9 +110,7 @@ class Packages(unittest.TestCase):
 
     def test_source_line_without_options(self) -> None:
         text = "deb http://mirror/debian bookworm-backports main\n"
-        self.assertEqual(
-            build.add_source_lines(text), text + "deb-src http://mirror/debian bookworm-backports main\n"
-        )
+        self.assertEqual(build.add_source_lines(text), text + "deb-src http://mirror/debian bookworm-backports main\n")
 
     def test_tarball_of_the_very_version(self) -> None:
         sums = "\nnew 1 q_2.dsc\nabc 2 q_2.orig.tar.xz\ndef 3 q_2-1.debian.tar.xz"

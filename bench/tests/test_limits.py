@@ -92,9 +92,7 @@ class Limits(unittest.TestCase):
         self.assertEqual(limits.holds(measured), [])
         measured["hold/INVALL/4000-lpis"] = figures(12000)
         (line,) = limits.holds(measured)
-        self.assertIn(
-            "hold/INVALL/N-lpis: 12000 instructions without a preemption point for 4000, 9000 for 512", line
-        )
+        self.assertIn("hold/INVALL/N-lpis: 12000 instructions without a preemption point for 4000, 9000 for 512", line)
 
     def test_some_stretches_may_grow_a_little(self) -> None:
         measured = {"grow/devices/256/MAPD": figures(1000), "grow/devices/1024/MAPD": figures(1050 + 4 * 768)}

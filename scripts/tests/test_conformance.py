@@ -58,7 +58,6 @@ class Reading(unittest.TestCase):
     def test_a_crash_of_xen_is_seen(self) -> None:
         self.assertTrue(read("(XEN) Panic on CPU 0:").xen.crashes)
 
-
     def test_gaps_and_lines_of_xen_are_kept(self) -> None:
         serial = read(
             "(XEN) Xen version 4.20.4-pre (@)\n1..1\n(XEN) ITS: one\n"

@@ -11,8 +11,26 @@ import sys
 import time
 from pathlib import Path
 
-from . import boots, costs, coverage, flight_tests, fuzz, fvp_run, fvp_tests, gates, guest_tests, host_tests, ivshmem
-from . import miri, packages, pipeline, qemu, report, suite, xen_ci
+from . import (
+    boots,
+    costs,
+    coverage,
+    flight_tests,
+    fuzz,
+    fvp_run,
+    fvp_tests,
+    gates,
+    guest_tests,
+    host_tests,
+    ivshmem,
+    miri,
+    packages,
+    pipeline,
+    qemu,
+    report,
+    suite,
+    xen_ci,
+)
 from . import devices as devices_module
 from .errors import StepError
 from .layout import new_run_dir

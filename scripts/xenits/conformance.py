@@ -54,7 +54,11 @@ KNOWN: list[tuple[str, str, str]] = [
     ("c", "clear-drops-pending", "CLEAR leaves an LPI pending that is in a list register"),
     ("c", "clear-unmapped-event", NOT_MAPPED),
     ("c", "properties-scribbled", f"the properties are not to blame: {NOT_MAPPED}"),
-    ("c", "itts-scribbled", "the ITT makes CLEAR take an event for mapped, and an LPI that is not there off its queues"),
+    (
+        "c",
+        "itts-scribbled",
+        "the ITT makes CLEAR take an event for mapped, and an LPI that is not there off its queues",
+    ),
     ("c", "itt-reused", "MAPD V=0 leaves the ITT, by which INV takes an event of the next device for mapped"),
     ("c", "mapti-physicalid-spi", "it maps what is no LPI, and when that fires reads far beyond its array of SPIs"),
     ("c", "xen_its_c_3a_3_only_lpis", "INTID 0 is never unmapped; INVALL uses it when it was freed"),
@@ -70,13 +74,21 @@ KNOWN: list[tuple[str, str, str]] = [
     ("c", "mapd-unmap-large", "it refuses MAPD of a device that is mapped, which keeps its events"),
     ("c", "tables-scribbled", "MAPD V=0 goes through as many events as the device table says, here 2^32, in one trap"),
     ("c", "invall-flood", "all these INVALLs are one trap, and each reads the properties of 2000 LPIs"),
-    ("c", "fuzz-vcpus", "a write of GITS_CWRITER executes all that is queued, and all who write it wait: they get nowhere"),
+    (
+        "c",
+        "fuzz-vcpus",
+        "a write of GITS_CWRITER executes all that is queued, and all who write it wait: they get nowhere",
+    ),
     ("c", "commands-write-over-tables", "INT follows a null link in a list of LPIs once tables are written over"),
     ("c", "xen_its_c_3a_6_itt_changed", "MAPTI initialises an LPI that is on a list, which then has no end"),
     ("native", "creadr-readonly", "QEMU lets GITS_CREADR be written"),
     ("native", "fuzz-commands", "QEMU lets GITS_CREADR be written, and the fuzzer does that"),
     ("native", "translater-by-cpu", "QEMU takes a CPU's write for a device's with DeviceID 0"),
-    ("native", "tables-scribbled", "QEMU stalls the queue on a table entry that leads nowhere, as the architecture lets it"),
+    (
+        "native",
+        "tables-scribbled",
+        "QEMU stalls the queue on a table entry that leads nowhere, as the architecture lets it",
+    ),
     ("native", "mapd-unmap-large", ONLY_DEVICE),
     ("native", "xen_its_c_3a_7_unmap_in_flight", ONLY_DEVICE),
     ("native", "xen_its_c_3a_10_unmap_then_map", ONLY_DEVICE),
@@ -119,7 +131,10 @@ def markdown(columns: list[Column], made_with: list[str]) -> str:
         "",
         "Made by `scripts/conformance --write`: one bare-metal guest (`rust/guest`) on Xen with the Rust ITS, on Xen",
         "with upstream's C, and natively on QEMU's own ITS. FAIL: something else was seen than should be. CRASH: the",
-        "hypervisor crashed, and the cases behind that one got another boot. HANG: the guest came to no end. ok\\*: good",
+        (
+            "hypervisor crashed, and the cases behind that one got another boot. HANG: the guest came to no end. "
+            "ok\\*: good"
+        ),
         "in a boot for itself, but ruined by what other cases left behind.",
         "",
         *[f"* {line}" for line in made_with],
@@ -128,11 +143,16 @@ def markdown(columns: list[Column], made_with: list[str]) -> str:
         "|---|" + "---|" * len(columns),
     ]
     for name in names:
-        lines.append(f"| {name} | " + " | ".join(c.cases.get(name, Outcome("-")).word.replace("*", "\\*") for c in columns) + " |")
+        words = [c.cases.get(name, Outcome("-")).word.replace("*", "\\*") for c in columns]
+        lines.append(f"| {name} | {' | '.join(words)} |")
     for column in columns:
         words = [o.word for o in column.cases.values()]
         count = ", ".join(f"{words.count(w)} {w}" for w in WORDS if w in words)
-        lines += ["", f"## {TITLES[column.name]}: {count}, in {column.boots} boot{'s' if column.boots != 1 else ''}", ""]
+        lines += [
+            "",
+            f"## {TITLES[column.name]}: {count}, in {column.boots} boot{'s' if column.boots != 1 else ''}",
+            "",
+        ]
         for name in names:
             outcome = column.cases.get(name)
             if outcome and outcome.word not in ("ok", "ok*", "skip"):
@@ -140,9 +160,10 @@ def markdown(columns: list[Column], made_with: list[str]) -> str:
                 lines.append(f"* {name}: {outcome.word}: {outcome.why.rstrip('.')}. {why[:1].upper()}{why[1:]}.")
         if column.gaps:
             case, gap = max(column.gaps.items(), key=lambda item: item[1])
+            median = sorted(column.gaps.values())[len(column.gaps) // 2]
             lines.append(
                 f"* The heart of another vCPU stood still for {gap / 1000:.0f} ms at most, in {case}; "
-                f"the median of {len(column.gaps)} cases is {sorted(column.gaps.values())[len(column.gaps) // 2] / 1000:.0f} ms."
+                f"the median of {len(column.gaps)} cases is {median / 1000:.0f} ms."
             )
         lines += [f"* {note}" for note in column.notes if re.match(r"fuzz-\w+: (in all|its\.seed)", note)]
     return "\n".join(lines) + "\n"
@@ -169,7 +190,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", choices=COLUMNS, action="append", help="only this one; may be repeated")
     made.add_argument("--release", action="store_true", help="release builds of Xen (default: debug)")
     made.add_argument("--test", default="*", metavar="GLOB", help="only cases that match; several with commas")
-    made.add_argument("--seed", type=lambda t: int(t, 0), default=1, metavar="N", help="the fuzzer's first (default: 1)")
+    made.add_argument(
+        "--seed", type=lambda t: int(t, 0), default=1, metavar="N", help="the fuzzer's first (default: 1)"
+    )
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="how many it uses (default: 1)")
     made.add_argument(
         "--fuzz", type=int, default=20_000, metavar="N", help="random commands with each seed (default: 20000)"
@@ -207,11 +230,11 @@ def main(argv: list[str]) -> int:
     for name in COLUMNS:
         if name in chosen:
             with steps.step(f"cases on {name}") as step:
-                where = (guest, images.get(name))
-                how = (logs, args.timeout, machine)
-                columns.append(run_column(name, *where, f"{bootargs} its.test={args.test}", *how))
+                xen, limit = images.get(name), args.timeout
+                chosen_cases = f"{bootargs} its.test={args.test}"
+                columns.append(run_column(name, guest, xen, chosen_cases, logs, limit, machine))
                 if name != "rust":
-                    look_again(columns[-1], *where, bootargs, *how)
+                    look_again(columns[-1], guest, xen, bootargs, logs, limit, machine)
                 step.say(f"{columns[-1].boots} boots")
     text = render(columns)
     (logs / "report.log").write_text(text + "\n", encoding="utf-8")

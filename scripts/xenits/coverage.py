@@ -20,7 +20,7 @@ from typing import Any
 from . import rust
 from .errors import StepError
 from .layout import REPO, locked
-from .shell import run
+from .shell import Command, run
 from .suite import Case, Context, Result
 from .tools import cargo_tool
 
@@ -144,7 +144,7 @@ def test(context: Context) -> list[Result]:
     with locked("tools"):
         tool = cargo_tool(*TOOL, context.log)
     out = context.logs / "coverage.json"
-    argv = [tool, "llvm-cov", "--branch", "--json", "--output-path", out, "-p", "its-arch", "-p", "its-core"]
+    argv: Command = [tool, "llvm-cov", "--branch", "--json", "--output-path", out, "-p", "its-arch", "-p", "its-core"]
     env = {
         "CARGO_TARGET_DIR": str(rust.target_dir() / "coverage"), "CARGO_TERM_COLOR": "never",
         "RUSTUP_TOOLCHAIN": rust.NIGHTLY,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from .osstest import flights, history, jobs, processes, statuses, text
 from .osstest.execute import PROGRAMS, Runner
@@ -133,7 +134,8 @@ def _programs(fault: Fault, folder: Path, logs: Path) -> Path:
 
 def _plant(fault: Fault, home: Home, built: int, folder: Path) -> list[str]:
     """Run the job with a fault; gives what is wrong with what became of it."""
-    spec = jobs.dom0_job(CASE, "", **dict(fault.options))
+    changes: dict[str, Any] = dict(fault.options)
+    spec = jobs.dom0_job(CASE, "", **changes)
     # The builds of the flight that passed.
     runvars = {k: f"{built}.{v}" if k.endswith(jobs.NEEDS) else v for k, v in spec.runvars.items()}
     flight = create(home.database, "planted", [replace(spec, runvars=runvars)])

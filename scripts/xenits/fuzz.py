@@ -65,7 +65,9 @@ def unfinished(text: str, code: int) -> list[str]:
     """Why a run of libFuzzer was not content: what it said, shortened; empty if it was."""
     if code == 0 and re.search(r"^Done \d+ runs|^Executed ", text, re.MULTILINE):
         return []
-    telling = re.compile(r"panicked at|^assertion|^\s+(left|right):|^SUMMARY|ERROR: libFuzzer|Test unit written|^host ITS")
+    telling = re.compile(
+        r"panicked at|^assertion|^\s+(left|right):|^SUMMARY|ERROR: libFuzzer|Test unit written|^host ITS"
+    )
     lines = text.splitlines()
     found = [line.strip() for line in lines if telling.search(line)]
     for at, line in enumerate(lines):

@@ -91,7 +91,9 @@ TESTS = [
     _with_rate("lpi-rate", "a device that fires more often than it may", 4, "sched=null", "vwfi=native"),
     _with_rate("lpi-rate-shared-cpu", "the same; all LPIs come to the CPU of both vCPUs", 1, "dom0_max_vcpus=2"),
     GuestTest("lpi-tables", "tables that spoil a boot", machine=Machine(cpus=2), tests=ALONE),
-    GuestTest("fuzz-debug", "600000 random commands", machine=Machine(cpus=4), tests=("fuzz-*",), fuzz=150_000, seeds=4),
+    GuestTest(
+        "fuzz-debug", "600000 random commands", machine=Machine(cpus=4), tests=("fuzz-*",), fuzz=150_000, seeds=4
+    ),
     GuestTest(
         "fuzz-release",
         "400000 random commands",

@@ -189,14 +189,14 @@ def cases() -> Iterable[Case]:
     guest = ("--manifest-path", str(REPO / "rust/guest/Cargo.toml"))
     fmt = ("fmt", "--all", *guest, "--", "--check")
     yield Case("rust/fmt/guest", "cargo fmt --check", partial(_cargo, words=fmt))
-    clippy = ("clippy", "--target", rust.XEN_TARGET, *guest, "--", "-D", "warnings")
-    yield Case("rust/clippy/guest", "cargo clippy", partial(_cargo, words=clippy))
+    for_guest = ("clippy", "--target", rust.XEN_TARGET, *guest, "--", "-D", "warnings")
+    yield Case("rust/clippy/guest", "cargo clippy", partial(_cargo, words=for_guest))
     yield from _threads_cases()
     # The fuzz targets are linked by cargo-fuzz only.
     fuzz = ("--manifest-path", str(REPO / "rust/fuzz/Cargo.toml"))
     yield Case("rust/fmt/fuzz", "cargo fmt --check", partial(_cargo, words=("fmt", *fuzz, "--", "--check")))
-    clippy = ("clippy", *fuzz, "--", "-D", "warnings")
-    yield Case("rust/clippy/fuzz", "cargo clippy", partial(_cargo, words=clippy))
+    for_fuzz = ("clippy", *fuzz, "--", "-D", "warnings")
+    yield Case("rust/clippy/fuzz", "cargo clippy", partial(_cargo, words=for_fuzz))
     for folder in PYTHON_TESTS:
         if (REPO / folder).is_dir():
             name = folder.removesuffix("/tests").replace("/", "-")

@@ -19,7 +19,7 @@ from pathlib import Path
 from . import rust
 from .errors import StepError
 from .layout import REPO, locked, new_run_dir
-from .shell import captured
+from .shell import Command, captured
 from .tools import cargo_tool
 
 TOOL = ("cargo-mutants", "cargo-mutants", "27.1.0")
@@ -79,7 +79,7 @@ def report(missed: Iterable[str], listed: Counter[str], looked_at: Iterable[str]
 def _run(tool: Path, package: str, files: list[str], folder: Path) -> tuple[list[str], list[str]]:
     """Survivors of a package, and the files that were changed."""
     chosen = [word for name in files for word in ("--file", name)]
-    argv = [
+    argv: Command = [
         tool, "mutants", "--package", package, *chosen, "--no-shuffle", "--colors", "never", "--output", folder,
         "--timeout", str(TEST_LIMIT_S), "--", *PACKAGES[package], "--", *STOP_AT_ONCE,
     ]  # fmt: skip

@@ -68,9 +68,8 @@ def chart(title: str, lines: Sequence[Line]) -> str:
         for flight, value in line.points:
             said = escape(f"flight {flight}, {line.name}: {number(value)}")
             at = f'cx="{across[flight]:.1f}" cy="{down(value):.1f}"'
-            out.append(
-                f'<a href="../{flight}/index.html"><circle class="{line.style}" {at} r="4"><title>{said}</title></circle></a>'
-            )
+            point = f'<circle class="{line.style}" {at} r="4"><title>{said}</title></circle>'
+            out.append(f'<a href="../{flight}/index.html">{point}</a>')
     return "\n".join([*out, "</svg>"])
 
 
