@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import abi, by_hand, objects, pipeline, promises, regen, rust, sources, xen_config, xen_source
+from . import abi, by_hand, objects, pipeline, promises, python_gate, regen, rust, sources, xen_config, xen_source
 from .elf import Elf
 from .layout import REPO, files_below
 from .shell import output, run
@@ -110,6 +110,12 @@ def licences(gate: Gate) -> Iterable[str]:
 def unsafe_code(gate: Gate) -> Iterable[str]:
     """All crates of the workspace."""
     return sources.unsafe_code(gate.metadata("--no-deps"), REPO)
+
+
+@gate("python", "Python code is formatted, without likely mistakes, and typed: ruff and mypy find no fault")
+def python(gate: Gate) -> Iterable[str]:
+    """All of it; types everywhere but in tests."""
+    return python_gate.problems(REPO, gate.log)
 
 
 @gate("promises", "docs/promises.md names tests that exist, and every test of a fault that others had")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Programs and Python packages from registries, in the cache. Who calls holds the lock ``tools``."""
+"""Programs and Python packages from registries, in the cache.
+
+Who calls holds the lock ``tools``, but for `python_packages`, which takes it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from . import packages, rust
 from .errors import StepError
-from .layout import cache_root, locked
+from .layout import Stamp, cache_root, locked
 from .shell import Command, run
 
 
@@ -31,11 +34,24 @@ def cargo_tool(package: str, program: str, version: str, log: Path) -> Path:
 def _says(program: Path) -> str:
     # Cargo's own subcommands want to be called as cargo calls them.
     subcommand = [program.name.removeprefix("cargo-")] if program.name.startswith("cargo-") else []
-    argv = [program, *subcommand, "--version"]
+    argv = [str(program), *subcommand, "--version"]
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         return ""
+
+
+def python_packages(name: str, requirements: list[str], log: Path) -> Path:
+    """Have these Python packages in a folder of the cache that has this name; gives the folder."""
+    home = cache_root() / "tools" / name
+    stamp = Stamp(home.with_suffix(".stamp"))
+    inputs = [*requirements, sys.version]
+    with locked("tools"):
+        if not home.is_dir() or not stamp.matches(inputs):
+            stamp.clear()
+            pip_install(home, requirements, log)
+            stamp.write(inputs)
+    return home
 
 
 def pip_install(home: Path, requirements: list[str], log: Path) -> None:

@@ -8,22 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..layout import Stamp, cache_root, locked
-from ..tools import pip_install
+from ..tools import python_packages
 
 REQUIREMENTS = ["jinja2==3.1.6", "markupsafe==3.0.4", "junitparser==5.0.3"]
 
 
 def load(name: str, log: Path) -> Any:
     """The module `name` of one of them; all are installed the first time."""
-    home = cache_root() / "tools/reports"
-    stamp = Stamp(home.with_suffix(".stamp"))
-    inputs = [*REQUIREMENTS, sys.version]
-    with locked("tools"):
-        if not home.is_dir() or not stamp.matches(inputs):
-            stamp.clear()
-            pip_install(home, REQUIREMENTS, log)
-            stamp.write(inputs)
+    home = python_packages("reports", REQUIREMENTS, log)
     if str(home) not in sys.path:
         sys.path.insert(0, str(home))
     return importlib.import_module(name)
