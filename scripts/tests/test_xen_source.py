@@ -188,6 +188,15 @@ class Patches(Scratch):
         names = [p.name for p in xen_source.patch_files("4.99")]
         self.assertEqual(names, ["0002-b.patch", "0001-drei.patch"])
 
+    def test_a_version_takes_patches_of_another(self):
+        own = self.write("xen-patches/4.21/0002-own.patch", PATCH)
+        series = self.write("xen-patches/4.21/series", "# what fits\n../4.20/0001-drei.patch\n0002-own.patch\n")
+        self.assertEqual(xen_source.patch_files("4.21"), [self.patch, own])
+        series.write_text("../4.20/0009-gone.patch\n")
+        self.write("xen/Makefile", MAKEFILE.replace("20", "21"))
+        with self.assertRaisesRegex(StepError, "names xen-patches/4.20/0009-gone.patch, which is not there"):
+            xen_source.patched(xen_source.Source(self.top, "k", "the tree", False), self.log)
+
 
 class Sync(Scratch):
     def sync(self):

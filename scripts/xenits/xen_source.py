@@ -168,13 +168,17 @@ def _made_from(folder: str, name: str) -> bool:
 
 
 def patch_files(tree_label: str) -> list[Path]:
-    """Our series for a tree: that of its own version if there is one, else the pinned one."""
+    """Our series for a tree: that of its own version if there is one, else the pinned one.
+
+    A file ``series`` names the patches in their order, where they are not all of the folder's:
+    versions of Xen share those that fit several (``../4.23/0007-x.patch``).
+    """
     top = REPO / "xen-patches"
     folder = top / tree_label if (top / tree_label).is_dir() else top / XEN_SERIES
     series = folder / "series"
     if series.exists():
         names = [line.split("#")[0].strip() for line in series.read_text(encoding="utf-8").splitlines()]
-        return [folder / n for n in names if n]
+        return [Path(os.path.normpath(folder / n)) for n in names if n]
     return sorted(folder.glob("*.patch"))
 
 
@@ -186,7 +190,7 @@ def patched(source: Source, log: Path) -> tuple[Path, str, str, bool]:
     patches = patch_files(tree_version(source.path))
     for path in patches:
         if not path.exists():
-            raise StepError(f"{path.parent / 'series'} names {path.name}, which is not there")
+            raise StepError(f"a series in xen-patches/ names {path.relative_to(REPO)}, which is not there")
     key = digest(f"{source.key} {digest_files(patches, REPO)}")
     tree = cache_root() / "src" / f"patched-{key}"
     remark = f"{len(patches)} patches" if patches else "no patches: pristine"
