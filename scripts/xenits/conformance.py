@@ -189,6 +189,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--only", choices=COLUMNS, action="append", help="only this one; may be repeated")
     made.add_argument("--release", action="store_true", help="release builds of Xen (default: debug)")
+    made.add_argument("--tree", type=Path, metavar="PATH", help="build your own Xen tree (default: Debian's 4.20)")
     made.add_argument("--test", default="*", metavar="GLOB", help="only cases that match; several with commas")
     made.add_argument(
         "--seed", type=lambda t: int(t, 0), default=1, metavar="N", help="the fuzzer's first (default: 1)"
@@ -215,7 +216,7 @@ def main(argv: list[str]) -> int:
         if its in chosen:
             folder = logs / its
             folder.mkdir()
-            options = pipeline.Options(its=its, debug=not args.release)
+            options = pipeline.Options(its=its, debug=not args.release, tree=args.tree)
             pipeline.build_xen(options, Steps(pipeline.BUILD_STEPS, folder), with_qemu=True)
             images[its] = folder / "xen"
     steps = Steps(2 + len(chosen), logs)
