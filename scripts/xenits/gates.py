@@ -18,7 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import abi, by_hand, objects, pipeline, promises, python_gate, regen, rust, sources, xen_config, xen_source
+from . import (
+    abi,
+    by_hand,
+    objects,
+    pipeline,
+    promises,
+    python_gate,
+    regen,
+    rust,
+    series,
+    sources,
+    xen_config,
+    xen_source,
+)
 from .elf import Elf
 from .layout import REPO, files_below
 from .shell import output, run
@@ -129,6 +142,20 @@ def promises_hold(gate: Gate) -> Iterable[str]:
     known = {case.name for case in cli.all_cases()} | promises.rust_tests(REPO, names)
     known |= promises.guest_cases(REPO / "rust/guest/src/cases") | promises.python_tests(REPO, names)
     return promises.problems(gate.text(Path("docs/promises.md")), known, regressions)
+
+
+@gate("series", "the patches for each version of Xen are one series, and add the same files")
+def one_series(gate: Gate) -> Iterable[str]:
+    """All folders of xen-patches/; what Xen is built from is in no test without its tree."""
+    top = REPO / "xen-patches"
+    files = {path.name: xen_source.patch_files(path.name) for path in sorted(top.iterdir()) if path.is_dir()}
+    used = {path for paths in files.values() for path in paths}
+    lost = [f"no series has {name}" for name in series.unused(top, used)]
+    lost += [f"a series names {path.relative_to(REPO)}, which is not there" for path in used if not path.exists()]
+    if lost:
+        return lost
+    parsed = {version: [series.parse(gate.text(path)) for path in paths] for version, paths in files.items()}
+    return series.differences(parsed, series.NOT_NEEDED)
 
 
 @gate("generated", "the generated headers, bindings and lists are up to date (scripts/regen --check)")
