@@ -511,3 +511,32 @@ fn inv_during_a_search() {
     assert!(is_listed(&m, 8192 + 30));
     m.destroy();
 }
+
+/// A search that is not over has found the only one that still waits, which the guest has
+/// disabled since.
+#[test]
+fn the_last_that_waits_is_looked_at_again_after_invall_during_a_search() {
+    let m = machine(Config::default(), 200, |_| 0xa0);
+    for event in 0..200 {
+        m.fire(5, event);
+    }
+    m.settle();
+    m.ok(cmd::invall(0));
+    // A part of the search, which finds the first that waits.
+    m.domain.fill(&mut m.vcpus[0].hold(), VcpuId::new(0));
+    m.ok_all(&(5..200).map(|event| cmd::clear(5, event)).collect::<Vec<_>>());
+    m.disable(8192 + 4);
+    m.ok(cmd::invall(0));
+    assert_eq!(m.stat("waiting"), 1);
+    // It finds list registers free, as the guest has taken what was in them.
+    while let Some(lpi) = m.vcpus[0].ack() {
+        m.vcpus[0].eoi(lpi);
+    }
+    m.settle();
+    assert!(!is_listed(&m, 8192 + 4), "it is disabled");
+    assert_eq!((m.stat("waiting"), m.stat("dormant")), (0, 1));
+    m.enable(8192 + 4);
+    m.ok(cmd::invall(0));
+    m.expect(&[8192 + 4], &[]);
+    m.destroy();
+}
