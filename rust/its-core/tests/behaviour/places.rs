@@ -572,6 +572,23 @@ fn disabled_and_enabled_before_the_vcpu_has_looked() {
     }
 }
 
+/// It fires while it is disabled, and the guest handles it: the list register is told once
+/// the vCPU leaves the guest.
+#[test]
+fn enabled_while_the_guest_handles_it_and_the_vcpu_is_told() {
+    let m = At::Active.machine();
+    m.disable(LPI);
+    m.fire(5, 0);
+    assert!(!m.vcpus[0].kicked());
+    m.enable(LPI);
+    m.ok(cmd::inv(5, 0));
+    assert!(m.vcpus[0].kicked());
+    m.settle();
+    m.vcpus[0].eoi(Lpi::new(LPI).expect("an LPI"));
+    m.expect(&[LPI], &[]);
+    m.destroy();
+}
+
 #[test]
 fn disabled_moved_and_enabled() {
     for &at in ALL {

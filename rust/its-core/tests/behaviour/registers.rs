@@ -129,10 +129,15 @@ fn read_only_registers_ignore_writes() {
         m.w64(offset, !before);
         assert_eq!(m.r64(offset), before, "at {offset:#x}");
     }
+    let ctlr = m.r32(GITS_CTLR);
     for offset in [GITS_IIDR, GITS_PIDR2, 0xfff0] {
         let before = m.r32(offset);
-        m.w32(offset, !before & 0xffff_ffff);
-        assert_eq!(m.r32(offset), before, "at {offset:#x}");
+        for value in [before, !before & 0xffff_ffff] {
+            m.w32(offset, value);
+            assert_eq!(m.r32(offset), before, "at {offset:#x}");
+            // GITS_CTLR is in the same eight bytes as GITS_IIDR.
+            assert_eq!(m.r32(GITS_CTLR), ctlr, "at {offset:#x}");
+        }
     }
 }
 
@@ -782,6 +787,29 @@ fn one_page_of_the_queue_is_pinned_while_the_its_is_enabled() {
         m.ok(cmd::sync(0));
         assert_eq!(m.ram.pins(), pins);
     }
+    m.destroy();
+}
+
+/// As ARCHITECTURE.md says: another page in its place is not looked at.
+#[test]
+fn a_page_of_the_queue_that_is_pinned_is_not_looked_up_again() {
+    let m = booted();
+    m.map(5, 2, 8192);
+    let at = queue_creadr(&m);
+    for (slot, event) in (0..2).zip(0..) {
+        m.put(0, at + slot * 32, &cmd::int(5, event).encode());
+    }
+    m.ram.remove(QUEUE, 4096);
+    m.w64(GITS_CWRITER, at + 32);
+    assert_eq!(queue_creadr(&m), at + 32);
+    m.quiet();
+    m.expect(&[8192], &[]);
+    // A page that is not there any more cannot be pinned again.
+    m.w32(GITS_CTLR, 0);
+    m.w32(GITS_CTLR, 1);
+    m.w64(GITS_CWRITER, at + 64);
+    assert!(Creadr::from(m.r64(GITS_CREADR)).stalled());
+    assert_eq!(m.world.take_log().len(), 1);
     m.destroy();
 }
 
