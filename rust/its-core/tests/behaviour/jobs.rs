@@ -316,6 +316,24 @@ fn clearing_the_device_table_goes_on_step_by_step() {
     m.destroy();
 }
 
+/// 8 blocks of events, 247 that are mapped, and the device itself: not even to see that there is no
+/// other device is anything left.
+#[test]
+fn a_budget_may_end_with_a_device() {
+    for mapped in [246, 247] {
+        let m = Machine::booted(Config::default());
+        m.add_device(5, 256).expect("room");
+        m.ok(cmd::mapd(5, 8));
+        m.ok_all(&(0..mapped).map(|n| cmd::mapti(5, n, 8192 + n, 0)).collect::<Vec<_>>());
+        m.w32(GITS_CTLR, 0);
+        assert_eq!(m.w64(GITS_BASER, 0), 8 + mapped + 1 == TRAP);
+        assert_eq!(m.stat("mapped"), 0);
+        m.work();
+        assert_eq!(m.r32(GITS_CTLR) >> 31, 1, "quiescent");
+        m.destroy();
+    }
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "hundreds of LPIs in many steps: minutes")]
 fn a_guest_that_disables_the_its_finds_the_rest_of_the_queue() {

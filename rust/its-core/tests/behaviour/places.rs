@@ -572,6 +572,34 @@ fn disabled_and_enabled_before_the_vcpu_has_looked() {
     }
 }
 
+/// It has fired again since it was disabled, when it has to leave its list register.
+#[test]
+fn disabled_and_fired_before_it_steps_back() {
+    let leave: [Way; 2] = [
+        ("off and on", |m| {
+            m.vcpus[0].power_off(&m.domain);
+            m.vcpus[0].power_on(&m.domain);
+        }),
+        ("for others", |m| {
+            for _ in 0..4 {
+                m.vcpus[0].raise_other(0x20);
+            }
+            m.vcpus[0].cycle(&m.domain);
+        }),
+    ];
+    for (why, leave) in leave {
+        let m = At::Pending.machine();
+        m.disable(LPI);
+        m.fire(5, 0);
+        leave(&m);
+        assert_eq!((m.stat("waiting"), m.stat("dormant"), m.stat("slots")), (0, 1, 0), "{why}");
+        m.expect(&[], &[]);
+        enable(&m);
+        m.expect(&[LPI], &[]);
+        m.destroy();
+    }
+}
+
 /// It fires while it is disabled, and the guest handles it: the list register is told once
 /// the vCPU leaves the guest.
 #[test]
@@ -887,14 +915,16 @@ fn the_guest_changes_its_mind_while_an_lpi_leaves_a_list_register() {
 #[test]
 fn movall_finds_what_leaves_a_vcpu_that_goes_off() {
     for n in scaled(0, 2)..scaled(4, 3) {
-        let m = Arc::new(Machine::booted(Config { id_bits: 14, ..Config::default() }));
-        m.map(5, 2, LPI);
-        m.fire(5, 0);
-        m.fire(5, 1);
+        let config = Config { vcpus: 3, id_bits: 14, ..Config::default() };
+        let m = Arc::new(Machine::booted(config));
+        m.map(5, 3, LPI);
+        for event in 0..3 {
+            m.fire(5, event);
+        }
         m.settle();
-        // The other leaves as well, but not for vCPU 1.
+        // One is disabled, and goes along; one leaves as well, but for vCPU 2.
         m.disable(LPI + 1);
-        m.ok_all(&[cmd::inv(5, 1), cmd::movall(0, 1)]);
+        m.ok_all(&[cmd::inv(5, 1), cmd::movi(5, 2, 2), cmd::movall(0, 1)]);
         let queued = m.r64(GITS_CWRITER);
         before_lock(&m, 0, n, cmd::movall(1, 0));
         m.vcpus[0].power_off(&m.domain);
@@ -902,6 +932,7 @@ fn movall_finds_what_leaves_a_vcpu_that_goes_off() {
         if m.r64(GITS_CWRITER) == queued {
             m.ok(cmd::movall(1, 0));
         }
+        assert_eq!(m.drain(2), [LPI + 2]);
         m.expect(&[], &[]);
         m.vcpus[0].power_on(&m.domain);
         m.expect(&[LPI], &[]);

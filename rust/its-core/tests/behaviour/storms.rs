@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
-use its_arch::gits::GITS_CTLR;
+use its_arch::gits::{GITS_CTLR, GITS_CWRITER};
 use its_arch::{Command, DeviceId, EventBits, EventId, GuestPa, Intid, Lpi, Rdbase, VcpuId};
 use its_core::env::{Env, HostHw, Table};
 use its_core::host::HostItsConfig;
 use its_core::host::queue::reserved;
 use its_core::{Domain, DomainConfig, Error};
-use its_testkit::guest::FakeGuest;
+use its_testkit::guest::{FakeGuest, Ram};
 use its_testkit::its::{FakeHostIts, Pace};
 use its_testkit::machine::DOMAIN_ID;
 use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
@@ -615,6 +615,36 @@ fn the_guest_unmaps_the_device_or_ends() {
         }
         m.destroy();
     }
+}
+
+/// The host's queue is full, but for what is in reserve.
+#[test]
+fn a_device_that_leaves_waits_for_room_for_its_inv() {
+    let m = machine();
+    m.disable(FIRST);
+    storm(&m, 0);
+    assert_masked(&m, 0);
+    let config = DomainConfig { id: 8, hardware: false, ..m.config.domain() };
+    let other = Domain::new(&m.host, FakeGuest(Arc::new(Ram::default())), config).expect("memory");
+    m.its[0].set_pace(Pace::Hang(0));
+    let assign = || other.add_device(&m.host, 0, DeviceId::new(6), 256);
+    assert_eq!(assign(), Ok(true));
+    let full = m.its[0].waiting();
+    let at = m.r64(GITS_CWRITER);
+    m.put(0, at, &cmd::unmapd(5).encode());
+    assert!(m.w64(GITS_CWRITER, at + 32));
+    assert!(m.domain.work(&m.host));
+    assert_eq!((m.its[0].waiting(), m.world.disabled()), (full, 0), "the INV is not there yet");
+    m.its[0].set_pace(Pace::Immediate);
+    m.work();
+    // So that its LPIs can be had by anybody.
+    m.its[0].check_properties();
+    assert_eq!(m.stat("masked"), 0);
+    while assign() == Ok(true) {}
+    m.check();
+    while other.relinquish(&m.host) {}
+    drop(other);
+    m.destroy();
 }
 
 #[test]
