@@ -942,6 +942,33 @@ fn movall_finds_what_leaves_a_vcpu_that_goes_off() {
     }
 }
 
+/// MOVALL back while what the first one took from a list register is in nobody's hands: it comes
+/// where the first one sends it, as if it had become pending there right after. Whoever looks for it
+/// finds it there.
+#[test]
+fn movall_back_misses_what_is_between_two_vcpus() {
+    let cases: [(Option<Command>, &[u32], &[u32]); 6] = [
+        (None, &[], &[LPI]),
+        (Some(cmd::movall(1, 0)), &[LPI], &[]),
+        (Some(cmd::movi(5, 0, 1)), &[], &[LPI]),
+        (Some(cmd::movi(5, 0, 0)), &[], &[LPI]),
+        (Some(cmd::clear(5, 0)), &[], &[]),
+        (Some(cmd::discard(5, 0)), &[], &[]),
+    ];
+    for (after, first, second) in cases {
+        let m = Arc::new(At::Pending.machine());
+        m.ok(cmd::movall(0, 1));
+        before_lock(&m, 1, 0, cmd::movall(1, 0));
+        let queued = m.r64(GITS_CWRITER);
+        m.vcpus[0].cycle(&m.domain);
+        assert_ne!(m.r64(GITS_CWRITER), queued, "it has not left the list register");
+        if let Some(after) = after {
+            m.ok(after);
+        }
+        m.expect(first, second);
+    }
+}
+
 // ---- Collections that come and go ----
 
 #[test]
