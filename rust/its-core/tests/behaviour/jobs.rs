@@ -241,7 +241,7 @@ fn mapping_a_device_goes_on_step_by_step() {
 fn a_full_pending_table_is_taken_over_step_by_step() {
     let m = Machine::new(Config::default());
     m.boot_its(0);
-    let bytes = scaled(8192, 1024 + 64);
+    let bytes = scaled(8192, 1024 + 640);
     m.ram.write(Machine::pending_table(0), &vec![0xff; bytes]);
     let pending = u64::try_from(bytes).expect("few") * 8 - 8192;
     let propbaser = PropBaser::new().with_id_bits(15).with_address(GuestPa::new(PROPERTIES));
@@ -952,7 +952,7 @@ fn an_announced_device_that_cannot_grow_stays_announced() {
     // 32 DISCARD, MAPD and 4 SYNC; then MAPD, 256 MAPTI and 4 SYNC.
     for fails_after in [20, 60] {
         World::renew();
-        let m = Machine::booted(Config::default());
+        let m = Machine::booted(Config { max_events: Some(256), ..Config::default() });
         m.add_device(5, 32).expect("room");
         m.its[0].set_pace(Pace::Hang(fails_after));
         let mut more = ring(&m, &[cmd::mapd(5, 8)]);
@@ -977,7 +977,7 @@ fn an_announced_device_that_cannot_grow_stays_announced() {
         assert_eq!(m.remove_device(5), Err(Error::NotFound));
         assert_eq!(m.stat("devices"), 0);
         // The allowance is what it was.
-        m.ok_all(&[cmd::mapd(6, 14), cmd::unmapd(6)]);
+        m.ok_all(&[cmd::mapd(6, 8), cmd::unmapd(6)]);
         m.destroy();
     }
 }

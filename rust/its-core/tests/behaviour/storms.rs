@@ -518,6 +518,7 @@ fn assignment_leaves_room_for_an_inv() {
             done.store(true, Ordering::SeqCst);
         });
         while m.its[0].waiting() < full {
+            assert!(!done.load(Ordering::SeqCst), "it was never seen to wait");
             std::thread::yield_now();
         }
         // The queue is as full as it may be, and others wait for room.
