@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use its_arch::gits::{GITS_BASER, GITS_CTLR, GITS_CWRITER};
+use its_arch::gits::{GITS_BASER, GITS_CREADR, GITS_CTLR, GITS_CWRITER};
 use its_arch::{DeviceId, VcpuId};
 use its_core::env::Level;
 use its_core::{Domain, DomainConfig, Error};
@@ -93,6 +93,29 @@ fn a_command_that_waits_learns_that_another_domain_gave_up() {
     m.map(7, 1, 8192);
     m.fire(7, 0);
     m.expect(&[8192], &[]);
+}
+
+#[test]
+fn a_command_that_waits_learns_that_another_domain_has_seen_it_done() {
+    let m = Machine::booted(Config::default());
+    let config = DomainConfig { id: 8, hardware: false, ..m.config.domain() };
+    let other = domain(&m, config).expect("memory");
+    m.its[0].set_pace(Pace::Hang(0));
+    let at = m.r64(GITS_CWRITER);
+    m.put(0, at, &cmd::mapd(5, 5).encode());
+    assert!(m.w64(GITS_CWRITER, at + 32), "it waits for the host");
+    let add = || other.add_device(&m.host, 0, DeviceId::new(6), 32);
+    assert_eq!(add(), Ok(true));
+    m.its[0].set_pace(Pace::Immediate);
+    assert_eq!(add(), Ok(false));
+    let (submitted, completed) = m.host.its(0).expect("there").command_counts();
+    assert_eq!(submitted, completed, "nothing is left for the other one to see");
+    assert!(!m.domain.work(&m.host));
+    assert_eq!(m.r64(GITS_CREADR), at + 32);
+    m.check();
+    while other.relinquish(&m.host) {}
+    drop(other);
+    m.destroy();
 }
 
 #[test]

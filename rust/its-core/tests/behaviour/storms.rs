@@ -648,6 +648,30 @@ fn a_device_that_leaves_waits_for_room_for_its_inv() {
     m.destroy();
 }
 
+/// The guest has taken the LPI, and unmaps the device while the timer looks whether it has.
+#[test]
+fn a_device_leaves_while_the_timer_looks_at_it() {
+    let m = Arc::new(machine());
+    m.fire(5, 0);
+    m.settle();
+    storm(&m, 0);
+    assert_masked(&m, 0);
+    // Nothing of it is pending any more, which only the timer is to find out.
+    while let Some(lpi) = m.vcpus[0].ack() {
+        m.vcpus[0].eoi(lpi);
+        m.vcpus[0].cycle(&m.domain);
+    }
+    assert!(masked(&m, 0));
+    let other = Arc::clone(&m);
+    m.vcpus[0].before_lock(move || other.ok(cmd::unmapd(5)));
+    assert!(m.tick());
+    assert_eq!(m.its[0].mapped(), (0, 0));
+    // The way of the device off the host has unmasked it, and nobody else.
+    assert_eq!((m.stat("masked"), m.world.disabled()), (0, 0));
+    m.its[0].check_properties();
+    m.check();
+}
+
 #[test]
 fn a_device_that_grows_is_unmasked_first() {
     let m = machine();
