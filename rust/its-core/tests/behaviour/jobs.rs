@@ -924,6 +924,7 @@ fn commands_are_fetched_together() {
 // ---- What a guest may have ----
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn a_device_that_cannot_be_had_costs_no_memory() {
     let m = Machine::booted(Config { host_id_bits: 14, ..Config::default() });
     m.add_device(1, 4096).expect("room");

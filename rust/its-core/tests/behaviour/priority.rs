@@ -269,7 +269,7 @@ fn slots_that_are_emptied_are_filled_again() {
 fn many_pending_lpis_move_at_once() {
     for command in [cmd::mapc(0, 1), cmd::movall(0, 1)] {
         for taken in [0, 3] {
-            let count = 200;
+            let count = scaled(200, 60);
             let m = machine(Config::default(), count, |event| {
                 u8::try_from(event % 50).expect("small") * 4
             });

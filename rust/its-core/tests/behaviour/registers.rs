@@ -74,6 +74,7 @@ fn typer_says_what_the_host_its_can_do() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps thousands of events: an hour")]
 fn a_virtual_its_has_no_itt_that_would_take_long_to_zero() {
     for (host, virtual_bits) in [(15, 15), (16, 16), (17, 16), (32, 16)] {
         let m = Machine::new(Config { event_bits: host, ..Config::default() });
@@ -562,12 +563,12 @@ fn an_invalid_queue_executes_nothing() {
 
 #[test]
 fn the_queue_wraps() {
-    for pages in [1_u8, 2, 3] {
+    for &pages in scaled(&[1_u8, 2, 3][..], &[1]) {
         let m = Machine::booted(Config { queue_pages: pages, ..Config::default() });
         m.map(5, 1, 8192);
         let slots = u64::from(pages) * 128;
         let mut total = 0;
-        for round in 0..20_u64 {
+        for round in 0..scaled(20_u64, 4) {
             // Portions that end before, at and after the end of the queue.
             let count = (slots / 2 + round * 7) % (slots - 1) + 1;
             let mut batch = vec![cmd::sync(1); usize::try_from(count).expect("few")];
