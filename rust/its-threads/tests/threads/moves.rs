@@ -125,6 +125,20 @@ fn there_and_back() {
     });
 }
 
+/// The one back misses what is between the two vCPUs.
+#[test]
+fn movall_there_and_back() {
+    explore("MOVALL there and back against sync", || {
+        let rig = Rig::new();
+        rig.fire(0);
+        rig.cycle(0);
+        rig.commands(&[cmd::movall(0, 1)]);
+        rig.race([job(|rig| rig.run_vcpu(0, 1)), job(|rig| rig.commands(&[cmd::movall(1, 0)]))]);
+        rig.expect_all(EVENTS);
+        assert_eq!(rig.taken(0), 1);
+    });
+}
+
 #[test]
 fn moves_of_two_queues() {
     explore("MOVI on one virtual ITS against MOVALL on another", || {
