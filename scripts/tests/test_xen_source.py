@@ -188,6 +188,14 @@ class Patches(Scratch):
         names = [p.name for p in xen_source.patch_files("4.99")]
         self.assertEqual(names, ["0002-b.patch", "0001-drei.patch"])
 
+    def test_a_version_without_a_series_has_that_of_the_last_one_before_it(self):
+        self.write("xen-patches/4.9/0001-old.patch", PATCH)
+        new = self.write("xen-patches/4.23/0001-new.patch", PATCH)
+        for tree, chosen in (("4.10", "0001-old"), ("4.22", "0001-drei"), ("4.24", "0001-new"), ("5.0", "0001-new"),
+                             ("4.1", "0001-drei"), ("unknown", "0001-drei")):  # fmt: skip
+            self.assertEqual([p.stem for p in xen_source.patch_files(tree)], [chosen], tree)
+        self.assertEqual(xen_source.patch_files("4.23"), [new])
+
     def test_a_version_takes_patches_of_another(self):
         own = self.write("xen-patches/4.21/0002-own.patch", PATCH)
         series = self.write("xen-patches/4.21/series", "# what fits\n../4.20/0001-drei.patch\n0002-own.patch\n")

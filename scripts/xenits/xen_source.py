@@ -167,14 +167,20 @@ def _made_from(folder: str, name: str) -> bool:
     return os.path.exists(base + ".S") or os.path.exists(os.path.splitext(base)[0] + ".c")
 
 
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", name))
+
+
 def patch_files(tree_label: str) -> list[Path]:
-    """Our series for a tree: that of its own version if there is one, else the pinned one.
+    """Our series for a tree: that of its own version, or the last one before it, or else the pinned one.
 
     A file ``series`` names the patches in their order, where they are not all of the folder's:
     versions of Xen share those that fit several (``../4.23/0007-x.patch``).
     """
     top = REPO / "xen-patches"
-    folder = top / tree_label if (top / tree_label).is_dir() else top / XEN_SERIES
+    known = [path.name for path in top.iterdir() if re.fullmatch(r"\d+\.\d+", path.name)]
+    before = [name for name in known if _version(name) <= _version(tree_label)]
+    folder = top / max(before, key=_version, default=XEN_SERIES)
     series = folder / "series"
     if series.exists():
         names = [line.split("#")[0].strip() for line in series.read_text(encoding="utf-8").splitlines()]
