@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
 from unittest import mock
 
 from xenits import fuzz
+from xenits.errors import StepError
 
 GOOD = """\
 INFO: Seed: 1
@@ -73,6 +75,18 @@ class Corpus(unittest.TestCase):
             os.utime(made / "1", (1, 1))
             fuzz.pack("some", made)
             self.assertEqual(fuzz.archive("some").read_bytes(), first)
+
+    def test_an_archive_of_something_else_is_refused(self) -> None:
+        with tempfile.TemporaryDirectory() as name, mock.patch.object(fuzz, "FOLDER", Path(name)):
+            (Path(name) / "corpus").mkdir()
+            for member, kind in (("../outside", tarfile.REGTYPE), ("folder", tarfile.DIRTYPE)):
+                with tarfile.open(fuzz.archive("some"), "w:xz") as tar:
+                    info = tarfile.TarInfo(member)
+                    info.type = kind
+                    tar.addfile(info)
+                with self.assertRaisesRegex(StepError, "no file of a corpus"):
+                    fuzz.unpack("some", Path(name) / kind.decode())
+            self.assertFalse((Path(name) / "outside").exists())
 
     def test_regressions_are_replayed_too(self) -> None:
         """Each target has a folder for them, if there are any."""

@@ -31,6 +31,7 @@ TOOLS = {
     "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
     "aarch64-linux-gnu-ld": "binutils-aarch64-linux-gnu",
     "bison": "bison",
+    "c++": "g++",
     "cc": "gcc",
     "cpio": "cpio",
     "dpkg-deb": "dpkg",
