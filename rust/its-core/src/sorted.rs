@@ -190,11 +190,14 @@ impl<K: Copy + Ord + Send + Sync, V: Send + Sync, E: Env> SortedMap<K, V, E> {
 
     /// Make room for `key`, so that [`Self::insert`] cannot fail.
     pub(crate) fn reserve(&mut self, key: K) -> Result<(), Error> {
-        self.leaves.reserve(1)?;
+        let at = self.leaf(key);
+        if self.leaves.at(at).is_none_or(|(_, leaf)| leaf.len == LEAF) {
+            // Not before: the list may be full when there is room for the key.
+            self.leaves.reserve(1)?;
+        }
         if self.leaves.len == 0 {
             self.leaves.insert(0, None, Sorted::new());
         }
-        let at = self.leaf(key);
         let Some(leaf) = self.leaves.value_mut(at) else { return Err(Error::OutOfRange) };
         if leaf.len < LEAF {
             return leaf.reserve(1);

@@ -387,6 +387,38 @@ fn devices_are_found_when_all_next_to_them_have_gone() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
+fn each_of_many_devices_is_had_whole_or_not_at_all() {
+    // Those for which an array becomes two, 256 for which the list of arrays
+    // becomes full, and the one after it.
+    for count in (64..=257).step_by(32).chain([257]) {
+        for fails in 0.. {
+            World::renew();
+            let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
+            for device in 0..count {
+                m.add_device(device, 1).expect("room");
+            }
+            let state = || (m.host.lpis.in_use(), m.stat("devices"), m.its[0].mapped());
+            let before = state();
+            m.world.fail_once_after(fails);
+            let added = m.add_device(count, 1);
+            let all = m.world.stop_failing();
+            if !all {
+                assert_eq!(added, Err(Error::NoMemory), "device {count}, allocation {fails}");
+                assert_eq!(state(), before, "device {count}, allocation {fails}");
+                m.add_device(count, 1).expect("room");
+            }
+            assert!(listed(&m).iter().copied().eq(0..=count));
+            m.check();
+            m.destroy();
+            if all {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
 fn the_highest_device_ids_work() {
     let m = Machine::booted(Config { device_bits: 32, its: 2, ..Config::default() });
     let last = DeviceId::new(u32::MAX);
