@@ -67,8 +67,8 @@ def versions(log: Path) -> dict[str, str]:
     }
 
 
-EXTRAS = ("dom0", "throughput")
-"""What there is besides the boots that are measured by marks."""
+EXTRAS = ("upstream", "dom0", "throughput")
+"""What there is besides boots on the chosen sides."""
 
 ROUNDS = 3
 """How often throughput is timed, C and Rust in turns."""
@@ -85,7 +85,7 @@ def measure(
 ) -> dict[str, Any]:
     """Build what is needed, boot, and give all figures."""
     results: dict[str, Any] = {"date": datetime.date.today().isoformat()}
-    total = 1 + len(sides) * (1 + len(chosen) + ("dom0" in extras)) + ("throughput" in extras)
+    total = 1 + len(sides) * (1 + len(chosen) + ("dom0" in extras)) + sum(x in extras for x in ("throughput", "upstream"))
     steps = Steps(total, logs, quiet=quiet)
     with steps.step("guest"):
         image = guest_image(logs)
@@ -107,6 +107,10 @@ def measure(
         if "dom0" in extras:
             with steps.step(f"boot of Dom0 on {side}"):
                 results.setdefault("dom0", {})[side] = dom0(xens[side], logs)
+    if "upstream" in extras:
+        with steps.step("upstream without the series"):
+            measured, _ = boots.run(build("upstream", logs), image, boots.OPERATIONS, logs)
+            results["upstream"] = {op.name: op.json() for op in measured}
     if "throughput" in extras:
         with steps.step("throughput"):
             results["throughput"] = throughput(xens, image, logs)

@@ -146,6 +146,12 @@ class Tables(unittest.TestCase):
     def test_one_side_alone(self) -> None:
         self.assertRegex(Page({"rust": RUST}).render(), r"\| running +\| +- \| +900 \| +- \|")
 
+    def test_upstream_without_the_series(self) -> None:
+        text = Page({"c": C, "rust": RUST, "upstream": {"lpi/running": figures(2000), "device/x": figures(1)}}).render()
+        self.assertRegex(text, r"\| LPI, running +\| +2 000 \| +1 800 \| +900 \| +0\.45 \|")
+        self.assertNotIn("device/x", text)
+        self.assertNotIn("Upstream as it is", self.text)
+
     def test_a_second_boot_adds_what_the_first_did_not_count(self) -> None:
         results: dict[str, Any] = {}
         for insns, lines in ((900, 0), (950, 40)):

@@ -180,6 +180,17 @@ class Patches(Scratch):
             self.assertEqual(patched(own=True)[1], "2 patches")
         self.assertIn("three", job.read_text())
 
+    def test_without_the_series(self):
+        self.write("xen/file.c", "one\ntwo\nthree\nfour\nfive\n")
+        self.write("xen/arch/arm/a.c")
+        with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.top / "cache")}):
+            source = xen_source.Source(self.top, "k", "the tree", False)
+            ours = xen_source.patched(source, self.log)[0]
+            tree, _, remark, _ = xen_source.patched(source, self.log, series=False)
+        self.assertIn("drei", (ours / "xen/file.c").read_text())
+        self.assertIn("three", (tree / "xen/file.c").read_text())
+        self.assertEqual(remark, "no patches: pristine")
+
     def test_order_is_that_of_the_numbers_or_of_series(self):
         self.write("xen-patches/4.20/0002-b.patch", PATCH)
         names = [p.name for p in xen_source.patch_files("4.20")]

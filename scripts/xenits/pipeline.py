@@ -23,6 +23,8 @@ class Options:
     """What a user can choose; the defaults are those of ``scripts/run``."""
 
     its: str = "rust"
+    """`rust`, `c`, or `upstream`: C in a tree without our series."""
+
     gic: int = 3
     smp: int = 2
     devices: str = "nvme=1"
@@ -69,7 +71,7 @@ def build_xen(options: Options, steps: Steps, with_qemu: bool) -> Image:
     with steps.step("Xen patches") as step:
         if options.its == "rust" and not xen_source.patch_files(xen_source.tree_version(source.path)):
             raise StepError("xen-patches/ has no patches, and the Rust ITS comes with them", hint="run with --its=c.")
-        tree, key, remark, had = xen_source.patched(source, step.log)
+        tree, key, remark, had = xen_source.patched(source, step.log, series=options.its != "upstream")
         step.up_to_date(remark) if had else step.say(remark)
     fragments = [livepatch.FRAGMENT] if options.livepatch else []
     variant = Variant(options.its, options.debug, (*fragments, *options.fragments), source.place())

@@ -188,12 +188,12 @@ def patch_files(tree_label: str) -> list[Path]:
     return sorted(folder.glob("*.patch"))
 
 
-def patched(source: Source, log: Path) -> tuple[Path, str, str, bool]:
-    """The tree with our series on it.
+def patched(source: Source, log: Path, *, series: bool = True) -> tuple[Path, str, str, bool]:
+    """The tree with our series on it, or without.
 
     Gives its folder, a key that names the content, a remark, and whether it was there already.
     """
-    patches = patch_files(tree_version(source.path))
+    patches = patch_files(tree_version(source.path)) if series else []
     for path in patches:
         if not path.exists():
             raise StepError(f"a series in xen-patches/ names {path.relative_to(REPO)}, which is not there")
