@@ -85,7 +85,8 @@ def measure(
 ) -> dict[str, Any]:
     """Build what is needed, boot, and give all figures."""
     results: dict[str, Any] = {"date": datetime.date.today().isoformat()}
-    total = 1 + len(sides) * (1 + len(chosen) + ("dom0" in extras)) + sum(x in extras for x in ("throughput", "upstream"))
+    once = ("upstream" in extras) + ("throughput" in extras)
+    total = 1 + len(sides) * (1 + len(chosen) + ("dom0" in extras)) + once
     steps = Steps(total, logs, quiet=quiet)
     with steps.step("guest"):
         image = guest_image(logs)
