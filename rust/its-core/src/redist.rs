@@ -82,6 +82,11 @@ impl Displaced {
         }
     }
 
+    /// Is there none?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
     /// The LPIs, each with the vCPU that gets it wherever it is mapped to
     /// (MOVALL), if there is one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Lpi, Option<VcpuId>)> + '_ {
@@ -891,6 +896,9 @@ pub(crate) struct Redist<E: Env> {
     /// Slots are to be emptied when the vCPU leaves the guest. Written under
     /// the vGIC lock.
     leaving: AtomicBool,
+    /// LPIs that were in them are pending nowhere yet. Set under the vGIC lock,
+    /// by the vCPU alone.
+    moving: AtomicBool,
 }
 
 impl<E: Env> Redist<E> {
@@ -901,6 +909,7 @@ impl<E: Env> Redist<E> {
             enabled: AtomicBool::new(false),
             pendbaser: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
+            moving: AtomicBool::new(false),
         }
     }
 
@@ -945,6 +954,22 @@ impl<E: Env> Redist<E> {
         lock.with_held(held, |guard| {
             guard.as_mut().map(|state| self.run(state, lock.vcpu(), work))
         })?
+    }
+
+    /// LPIs have left their list registers, and are on their way. vGIC lock
+    /// held.
+    pub(crate) fn set_out(&self) {
+        self.moving.store(true, Ordering::Relaxed);
+    }
+
+    /// They have arrived.
+    pub(crate) fn arrive(&self) {
+        self.moving.store(false, Ordering::Release);
+    }
+
+    /// Are any on their way? Who sees that none is finds them where they went.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::Acquire)
     }
 
     /// Have the vCPU leave the guest, or wake up.

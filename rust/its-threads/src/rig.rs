@@ -225,6 +225,9 @@ impl Rig {
     fn work(&self, mut more: bool) {
         while more {
             more = self.domain.work(&self.host);
+            if more {
+                thread::yield_now();
+            }
         }
     }
 

@@ -292,10 +292,16 @@ impl<E: Env> Domain<E> {
         let mut displaced = Displaced::new();
         let synced = redist.with(|state, vcpu| {
             state.sync(vcpu, &mut displaced);
+            if !displaced.is_empty() {
+                redist.set_out();
+            }
             state.any_taken()
         });
         let Some(taken) = synced else { return false };
-        self.replace(redist, &displaced);
+        if !displaced.is_empty() {
+            self.replace(redist, &displaced);
+            redist.arrive();
+        }
         if displaced.dropped {
             self.look_again();
         }

@@ -119,6 +119,9 @@ pub(super) enum Leaving {
 pub(crate) struct Drain {
     vcpu: VcpuId,
     leaving: Leaving,
+    /// What has just left a list register may be on its way to the vCPU, but
+    /// for those of the vCPUs before this one (MOVALL).
+    arrivals: Option<u16>,
     /// Where to go on in the bitmaps.
     from: Option<u32>,
     /// See [`LpiState::begin_drain`].
@@ -128,6 +131,14 @@ pub(crate) struct Drain {
 impl Drain {
     fn advance<E: Env>(mut self, domain: &Domain<E>, budget: &mut Budget) -> Step<Self, ()> {
         let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
+        while let Some(next) = self.arrivals {
+            let origin = domain.redist(VcpuId::new(next));
+            if origin.is_some_and(Redist::is_moving) {
+                // Its CPU is about to enter the guest, with interrupts off.
+                return Step::More(self);
+            }
+            self.arrivals = origin.and(next.checked_add(1));
+        }
         let (collection, heir) = match self.leaving {
             Leaving::Collection(collection) => (Some(collection), None),
             Leaving::All(heir) => (None, Some(heir)),
@@ -311,7 +322,8 @@ impl<E: Env> Domain<E> {
             self.end_looking_everywhere();
             return None;
         };
-        Some(Drain { vcpu: id, leaving, from: Some(0), since })
+        let arrivals = matches!(leaving, Leaving::All(_)).then_some(0);
+        Some(Drain { vcpu: id, leaving, arrivals, from: Some(0), since })
     }
 
     /// LPIs are on their way: who looks for one looks everywhere from now on.

@@ -33,7 +33,7 @@ const EVENTS: u32 = 1 << BITS;
 
 /// Put commands in the queue of virtual ITS 0, and ring once. True if there
 /// is more to do.
-fn ring(m: &Machine, commands: &[Command]) -> bool {
+pub fn ring(m: &Machine, commands: &[Command]) -> bool {
     let mut at = m.r64(GITS_CWRITER);
     for command in commands {
         m.put(0, at, &command.encode());

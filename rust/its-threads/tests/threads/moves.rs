@@ -125,7 +125,6 @@ fn there_and_back() {
     });
 }
 
-/// The one back misses what is between the two vCPUs.
 #[test]
 fn movall_there_and_back() {
     explore("MOVALL there and back against sync", || {
@@ -134,8 +133,23 @@ fn movall_there_and_back() {
         rig.cycle(0);
         rig.commands(&[cmd::movall(0, 1)]);
         rig.race([job(|rig| rig.run_vcpu(0, 1)), job(|rig| rig.commands(&[cmd::movall(1, 0)]))]);
-        rig.expect_all(EVENTS);
+        let taken = rig.expect_all(EVENTS);
         assert_eq!(rig.taken(0), 1);
+        assert!(taken[1].is_empty(), "left behind: {taken:?}");
+    });
+}
+
+#[test]
+fn movall_of_what_movi_sent() {
+    explore("MOVALL against sync of what MOVI has moved there", || {
+        let rig = Rig::new();
+        rig.fire(0);
+        rig.cycle(0);
+        rig.commands(&[cmd::movi(DEVICE, 0, 1)]);
+        rig.race([job(|rig| rig.run_vcpu(0, 1)), job(|rig| rig.commands(&[cmd::movall(1, 0)]))]);
+        let taken = rig.expect_all(EVENTS);
+        assert_eq!(rig.taken(0), 1);
+        assert!(taken[1].is_empty(), "left behind: {taken:?}");
     });
 }
 
