@@ -7,12 +7,11 @@ ours (``dom0/livepatch``), which reaches into the ITS.
 
 from __future__ import annotations
 
-import gzip
 import shutil
 import struct
-import subprocess
 from pathlib import Path
 
+from . import cpio
 from .elf import Elf, Symbol
 from .errors import StepError
 from .layout import REPO
@@ -49,9 +48,10 @@ _NOTE = ".note.gnu.build-id"
 
 def build(xen: XenBuild, folder: Path, log: Path) -> Path:
     """Make the payloads for a Xen that is built, in `folder`; gives an archive to put behind Dom0's initramfs."""
-    top = folder / "livepatch"
-    shutil.rmtree(top, ignore_errors=True)
-    top.mkdir()
+    root = folder / "livepatch"
+    shutil.rmtree(root, ignore_errors=True)
+    top = root / "livepatch"
+    top.mkdir(parents=True)
     hello = _xens_own(xen, log)
     shutil.copy2(hello, top / hello.name)
     note = _section(xen.work / "xen/xen-syms", _NOTE, folder, log)
@@ -63,7 +63,9 @@ def build(xen: XenBuild, folder: Path, log: Path) -> Path:
     other = bytes(byte ^ 0xFF for byte in id_)
     (top / f"{OTHER}.livepatch").write_bytes(data.replace(id_, other))
     _ours(xen, top / f"{CALLS}.livepatch", note, folder, log)
-    return _archive(top, folder / ARCHIVE, log)
+    archive = folder / ARCHIVE
+    cpio.pack(root, archive, log)
+    return archive
 
 
 def append(initrd: Path, archive: Path) -> None:
@@ -160,14 +162,3 @@ def movable(word: int) -> bool:
     address = word >> 24 & 0b11111 == 0b10000
     literal = word >> 27 & 0b111 == 0b011 and word >> 24 & 0b11 == 0b00
     return not (branch_or_system or address or literal)
-
-
-def _archive(top: Path, target: Path, log: Path) -> Path:
-    names = "".join(f"{path.relative_to(top.parent)}\n" for path in (top, *sorted(top.iterdir())))
-    with open(log, "ab") as said:
-        packed = subprocess.run(
-            ["cpio", "-R", "0:0", "-H", "newc", "-o"], cwd=top.parent, input=names.encode(), stdout=subprocess.PIPE,
-            stderr=said, check=True,
-        ).stdout  # fmt: skip
-    target.write_bytes(gzip.compress(packed, mtime=0))
-    return target

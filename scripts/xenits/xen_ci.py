@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from . import dom0, pipeline, xen_source
+from . import cpio, dom0, pipeline, xen_source
 from .console import Console
 from .errors import StepError
 from .pipeline import Options
@@ -56,14 +55,7 @@ def rootfs(root: Path, folder: Path, log: Path) -> None:
         if not found:
             raise StepError(f"Debian's kernel has no module {name}", log=log)
         shutil.copy2(found[0], top / f"modules/{number}-{name}.ko")
-    archive = folder / "binaries/rootfs.cpio.gz"
-    with open(log, "ab") as said, open(archive, "wb") as out:
-        names = "\n".join(["."] + sorted(str(p.relative_to(top)) for p in top.rglob("*"))).encode()
-        cpio = subprocess.run(
-            ["cpio", "-R", "0:0", "-H", "newc", "-o"], cwd=top, input=names, stdout=subprocess.PIPE, stderr=said,
-            check=True,
-        ).stdout  # fmt: skip
-        subprocess.run(["gzip"], input=cpio, stdout=out, check=True)
+    cpio.pack(top, folder / "binaries/rootfs.cpio.gz", log)
 
 
 @dataclass(frozen=True)
