@@ -75,6 +75,17 @@ class Reading(unittest.TestCase):
     def test_the_last_dump_counts(self):
         self.assertEqual(read(GOOD + "(XEN) ITS: stats d0 lpis=9\n").stat("lpis"), 9)
 
+    def test_last_words(self):
+        for line, last in (
+            ("(XEN) Hardware Dom0 halted: halting machine", True),
+            ("(XEN) Hardware Dom0 shutdown: rebooting machine\r", True),
+            ("[    2.849130] reboot: Power down", False),
+            ("(XEN) Bringing up CPU1", False),
+            ("XENITS: note (XEN) Hardware Dom0 halted: halting machine", False),
+        ):
+            with self.subTest(line):
+                self.assertEqual(read(line).halted, last)
+
     def test_key_values_skip_other_words(self):
         self.assertEqual(key_values("a=1 and b=x=y"), {"a": "1", "b": "x=y"})
 

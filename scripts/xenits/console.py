@@ -31,6 +31,8 @@ _CRASHES = [
 COUNTED = ("stats", "state", "commands", "vcpu", "device", "host", "livepatch")
 _INDICES = ("vits", "its", "devid")
 _WARNING = re.compile(r"\(XEN\).*Xen WARN at")
+_HALTED = re.compile(r"^\(XEN\) Hardware Dom\d+ \w+: ")
+"""Xen's last words: Dom0 has ended, and so will the machine, if the firmware can switch it off."""
 
 
 @dataclass
@@ -77,6 +79,8 @@ class Console:
     warnings: list[str] = field(default_factory=list)
     malformed: list[str] = field(default_factory=list)
     done: bool = False
+    halted: bool = False
+    """Xen has said its last words."""
 
     def feed(self, raw: str) -> None:
         """Take one line."""
@@ -87,6 +91,7 @@ class Console:
                 break
         if _WARNING.search(line):
             self.warnings.append(line.strip())
+        self.halted = self.halted or bool(_HALTED.search(line))
         match = _PREFIX.search(line)
         if match is None:
             return

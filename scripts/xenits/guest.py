@@ -160,7 +160,13 @@ def command(column: str, guest: Path, xen: Path | None, bootargs: str, errors: P
 
 
 def boot(
-    argv: list[str], logs: Path, name: str, limit: float, quiet: float = QUIET_LIMIT_S, who: str = "QEMU"
+    argv: list[str],
+    logs: Path,
+    name: str,
+    limit: float,
+    quiet: float = QUIET_LIMIT_S,
+    who: str = "QEMU",
+    powers_off: bool = True,
 ) -> tuple[Serial, str]:
     """Boot once; what was said, and how it ended (empty if well)."""
     (logs / f"{name}.cmd").write_text(shlex.join(argv) + "\n", encoding="utf-8")
@@ -172,8 +178,8 @@ def boot(
         assert process.stdout is not None
         patience = 0.0
         try:
-            ended = _watch(process.stdout, serial, out, limit, quiet)
-            patience = 0.0 if ended else qemu.LEAVING
+            ended = _watch(process.stdout, serial, out, limit, quiet, powers_off)
+            patience = qemu.LEAVING if not ended and (powers_off or not serial.xen.halted) else 0.0
         finally:
             stopped = qemu.stop(process, patience)
             process.stdout.close()
@@ -185,7 +191,7 @@ def boot(
     return serial, ended
 
 
-def _watch(pipe: object, serial: Serial, out: object, limit: float, quiet: float) -> str:
+def _watch(pipe: object, serial: Serial, out: object, limit: float, quiet: float, powers_off: bool) -> str:
     rest = b""
     end = time.monotonic() + limit
     crashed = False
@@ -204,6 +210,8 @@ def _watch(pipe: object, serial: Serial, out: object, limit: float, quiet: float
             for line in lines:
                 serial.feed(line.decode("utf-8", "replace"))
             crashed = crashed or bool(serial.xen.crashes)
+            if serial.xen.halted and not powers_off:
+                return "crashed" if crashed else ""
 
 
 def run_column(

@@ -191,9 +191,18 @@ def boot(machine: Machine, logs: Path, limit: float) -> Boot:
 
 
 def watch(
-    process: subprocess.Popen[bytes], console: Console, out: object, start: float, limit: float, who: str = "QEMU"
+    process: subprocess.Popen[bytes],
+    console: Console,
+    out: object,
+    start: float,
+    limit: float,
+    who: str = "QEMU",
+    powers_off: bool = True,
 ) -> tuple[str, bool]:
-    """Read a machine's console from a program's standard output, until it ends; how it did, and whether well."""
+    """Read a machine's console from a program's standard output, until it ends; how it did, and whether well.
+
+    A machine that cannot power itself off has ended when Xen has said its last words.
+    """
     assert process.stdout is not None
     fd = process.stdout.fileno()
     deadline = start + limit
@@ -218,6 +227,8 @@ def watch(
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 console.feed(line.decode("utf-8", "replace"))
+            if console.halted and not powers_off:
+                return "halted", True
             if console.crashes and not crashed:
                 # With noreboot nothing more will come than a register dump.
                 crashed = True
