@@ -4,7 +4,8 @@
 prints a console that was recorded on QEMU, of Dom0 or of the bare-metal guest, to where the model would print it.
 
 ``FAKE_FVP_CONSOLE`` names another recording, ``FAKE_FVP_LACKS`` a parameter that this model has not, and
-``FAKE_FVP_THEN`` says what comes after the console: ``hang``, or a status to end with.
+``FAKE_FVP_THEN`` says what comes after the console: ``hang``, or a status to end with. A machine that boot-wrapper
+started cannot power itself off, and hangs.
 """
 
 import json
@@ -18,13 +19,14 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from xenits import fdt  # noqa: E402
+from xenits import elf, fdt, fvp_wrapper  # noqa: E402
 
 PARAMETERS = """\
 bp.flashloader0.fname=                                # (string, init-time) default = ''       : Filename
 bp.pl011_uart0.out_file=                              # (string, init-time) default = ''       : Output file
 bp.pl011_uart0.unbuffered_output=0                    # (bool  , init-time) default = '0'      : Unbuffered output
 bp.pl011_uart1.out_file=                              # (string, init-time) default = ''       : Output file
+bp.refcounter.non_arch_start_at_default=0             # (bool  , init-time) default = '0'      : Starts by itself
 bp.secure_memory=1                                    # (bool  , init-time) default = '1'      : Secure memory
 bp.secureflashloader.fname=                           # (string, init-time) default = ''       : Filename
 bp.terminal_0.start_telnet=1                          # (bool  , init-time) default = '1'      : Start telnet
@@ -126,11 +128,12 @@ def parameters() -> str:
     return "".join(line for line in PARAMETERS.splitlines(True) if not line.startswith(lacks + "="))
 
 
-def take_apart(argv: list[str]) -> tuple[dict[str, str], list[tuple[Path, int]]]:
-    """The parameters and the files of a command line; a mistake ends the program, as it would the model."""
+def take_apart(argv: list[str]) -> tuple[dict[str, str], list[tuple[Path, int]], dict[str, Path]]:
+    """The parameters, files and programs of a command line; a mistake ends this program, as it would the model."""
     known = dict(re.findall(r"^([^=]+)=(\S*)", parameters(), re.MULTILINE))
     given: dict[str, str] = {}
     data = []
+    programs = {}
     for option, value in zip(argv[::2], argv[1::2], strict=True):
         if option == "-C":
             name, _, text = value.partition("=")
@@ -142,17 +145,45 @@ def take_apart(argv: list[str]) -> tuple[dict[str, str], list[tuple[Path, int]]]
             if not match:
                 sys.exit(f"Error: cannot load '{value}'")
             data.append((Path(match[1]), int(match[2], 16)))
+        elif option == "-a":
+            match = re.fullmatch(r"(cluster[01])\.\*=(.+)", value)
+            if not match:
+                sys.exit(f"Error: cannot start '{value}'")
+            programs[match[1]] = Path(match[2])
         else:
             sys.exit(f"Error: no option '{option}'")
-    return {**known, **given}, data
+    return {**known, **given}, data, programs
 
 
-def look(given: dict[str, str], data: list[tuple[Path, int]]) -> str:
-    """Whether the machine could start: its flash, its PCI devices, what is in its memory. What its console would say."""
-    tree = fdt.parse(find_tree(Path(given["bp.flashloader0.fname"]).read_bytes()))
+def in_flash(given: dict[str, str]) -> fdt.Tree:
+    """The device tree that the firmware passes on, which starts on one CPU."""
+    if given["pctl.startup"] != "0.0.0.0":
+        sys.exit("Error: more CPUs start than the firmware expects")
+    if not Path(given["bp.secureflashloader.fname"]).stat().st_size:
+        sys.exit("Error: there is no BL1")
+    return fdt.parse(find_tree(Path(given["bp.flashloader0.fname"]).read_bytes()))
+
+
+def in_program(given: dict[str, str], programs: dict[str, Path]) -> tuple[fdt.Tree, list[tuple[int, int]]]:
+    """The device tree that boot-wrapper passes on, and what is loaded. All CPUs must start in it, with a clock."""
+    used = [n for n in (0, 1) if int(given[f"cluster{n}.NUM_CORES"])]
+    if sorted(programs) != [f"cluster{n}" for n in used] or len(set(programs.values())) != 1:
+        sys.exit("Error: not all CPUs have the same program")
+    if given["pctl.startup"].split(",") != [f"0.{n}.*.*" for n in used]:
+        sys.exit("Error: not all CPUs start")
+    if given["bp.refcounter.non_arch_start_at_default"] != "1":
+        sys.exit("Error: time stands still")
+    segments = elf.program(programs["cluster0"]).segments
+    (tree,) = [tree for segment in segments for tree in fvp_wrapper.device_trees(segment.data)]
+    return tree, [(segment.address, segment.address + segment.size) for segment in segments]
+
+
+def look(given: dict[str, str], data: list[tuple[Path, int]], programs: dict[str, Path]) -> str:
+    """Whether the machine could start: its firmware, its PCI devices, its memory. What its console would say."""
+    tree, spans = in_program(given, programs) if programs else (in_flash(given), [])
     chosen = tree.node("/chosen")
     if "xen,xen-bootargs" not in chosen.properties:
-        sys.exit("Error: the device tree in the FIP is not one for Xen")
+        sys.exit("Error: the device tree is not one for Xen")
     loaded = {(address >> 32, address & 0xFFFFFFFF, 0, path.stat().st_size) for path, address in data}
     if any(tuple(module.cells("reg")) not in loaded for module in chosen.children.values()):
         sys.exit("Error: a module of the device tree is not in memory")
@@ -160,10 +191,8 @@ def look(given: dict[str, str], data: list[tuple[Path, int]]) -> str:
     if int(given["cluster0.NUM_CORES"]) + int(given["cluster1.NUM_CORES"]) != cpus:
         sys.exit("Error: there are not as many CPUs as in the device tree")
     arguments = [module.properties.get("bootargs", b"") for module in chosen.children.values()]
-    if not Path(given["bp.secureflashloader.fname"]).stat().st_size:
-        sys.exit("Error: there is no BL1")
     (ahci,) = json.loads(Path(given["pci.hierarchy_file_name"]).read_text(encoding="utf-8")).values()
-    spans = sorted((address, address + path.stat().st_size) for path, address in data)
+    spans = sorted(spans + [(address, address + path.stat().st_size) for path, address in data])
     if not Path(ahci["image_path"]).stat().st_size:
         sys.exit("Error: the disk is empty")
     if any(end > start for (_, end), (start, _) in pairwise(spans)):
@@ -188,8 +217,8 @@ def main() -> int:
         print("# Parameters:\n# instance.parameter=value       #(type, mode) default = 'def value' : description")
         print("#" + "-" * 78 + "\n" + parameters() + "#" + "-" * 78)
         return 0
-    given, data = take_apart(sys.argv[1:])
-    recorded = look(given, data)
+    given, data, programs = take_apart(sys.argv[1:])
+    recorded = look(given, data, programs)
     named = os.environ.get("FAKE_FVP_CONSOLE")
     text = Path(named).read_text(encoding="utf-8") if named else recorded
     if given["bp.pl011_uart0.out_file"] == "-":
@@ -197,7 +226,7 @@ def main() -> int:
         sys.stdout.flush()
     else:
         Path(given["bp.pl011_uart0.out_file"]).write_text(text, encoding="utf-8")
-    then = os.environ.get("FAKE_FVP_THEN", "0")
+    then = os.environ.get("FAKE_FVP_THEN", "hang" if programs else "0")
     if then == "hang":
         time.sleep(3600)
     return int(then)

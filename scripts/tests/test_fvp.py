@@ -11,17 +11,20 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from xenits import cli, fvp, fvp_run, qemu
+from xenits import cli, fvp, fvp_run, fvp_wrapper, qemu
 from xenits.errors import StepError, UsageError
 from xenits.pipeline import Options
 
 FAKE = Path(__file__).resolve().parent / "fake_fvp.py"
+FAKE_WRAPPER = FAKE.with_name("fake_wrapper.py")
 
 GOLDEN = """\
 /model
 -C cluster0.NUM_CORES=4
 -C cluster1.NUM_CORES=2
 -C pctl.startup=0.0.0.0
+-C bp.secureflashloader.fname=/bl1
+-C bp.flashloader0.fname=/fip
 -C cache_state_modelled=0
 -C bp.secure_memory=0
 -C gic_distributor.ITS-count=1
@@ -32,8 +35,6 @@ GOLDEN = """\
 -C gic_distributor.allow-LPIEN-clear=1
 -C gic_distributor.GICR-clear-enable-supported=1
 -C pci.hierarchy_file_name=/pci.json
--C bp.secureflashloader.fname=/bl1
--C bp.flashloader0.fname=/fip
 -C bp.pl011_uart0.out_file=-
 -C bp.pl011_uart0.unbuffered_output=1
 -C bp.pl011_uart1.out_file=/uart1
@@ -44,13 +45,31 @@ GOLDEN = """\
 -C bp.terminal_3.start_telnet=0
 -C bp.ve_sysregs.exit_on_shutdown=1
 --data cluster0.cpu0=/xen@0x84000000
---data cluster0.cpu0=/Image@0x88000000
+--data cluster0.cpu0=/Image@0x90000000
+"""
+
+FLASH = """\
+-C pctl.startup=0.0.0.0
+-C bp.secureflashloader.fname=/bl1
+-C bp.flashloader0.fname=/fip
+"""
+
+WRAPPED = """\
+-C pctl.startup=0.0.*.*,0.1.*.*
+-C bp.refcounter.non_arch_start_at_default=1
+"""
+
+DATA = "--data cluster0.cpu0=/xen@0x84000000\n"
+
+PROGRAMS = """\
+-a cluster0.*=/image.axf
+-a cluster1.*=/image.axf
 """
 
 
 def machine(**other):
     options = {
-        "cpus": 6, "pta": True, "bl1": Path("/bl1"), "fip": Path("/fip"), "pci": Path("/pci.json"),
+        "cpus": 6, "pta": True, "start": fvp.Flash(Path("/bl1"), Path("/fip")), "pci": Path("/pci.json"),
         "uart1": Path("/uart1"), "data": ((Path("/xen"), fvp.XEN_ADDRESS), (Path("/Image"), fvp.KERNEL_ADDRESS)),
     }  # fmt: skip
     return fvp.Machine(**{**options, **other})
@@ -69,10 +88,22 @@ class WithFolder(unittest.TestCase):
 
 
 class CommandLine(unittest.TestCase):
-    def test_golden(self):
-        argv = machine().command(Path("/model"))
+    def lines(self, target):
+        argv = target.command(Path("/model"))
         lines = [argv[0]] + [f"{option} {value}" for option, value in zip(argv[1::2], argv[2::2], strict=True)]
-        self.assertEqual("\n".join(lines) + "\n", GOLDEN)
+        return "\n".join(lines) + "\n"
+
+    def test_golden(self):
+        self.assertEqual(self.lines(machine()), GOLDEN)
+
+    def test_golden_with_boot_wrapper(self):
+        wrapped = machine(start=fvp.Application(Path("/image.axf")), data=((Path("/Image"), fvp.KERNEL_ADDRESS),))
+        self.assertEqual(self.lines(wrapped), GOLDEN.replace(FLASH, WRAPPED).replace(DATA, PROGRAMS))
+
+    def test_boot_wrapper_in_one_cluster(self):
+        lines = self.lines(machine(cpus=4, start=fvp.Application(Path("/image.axf"))))
+        self.assertIn("-C pctl.startup=0.0.*.*\n", lines)
+        self.assertNotIn("cluster1.*", lines)
 
     def test_clusters(self):
         for cpus, clusters in ((1, ("1", "0")), (4, ("4", "0")), (5, ("4", "1")), (8, ("4", "4"))):
@@ -140,7 +171,8 @@ class Model(WithFolder):
 
     def test_all_known(self):
         names = fvp.known_parameters(FAKE, self.folder / "log")
-        fvp.check_parameters(machine().parameters(), names, FAKE, self.folder / "log")
+        for start in (machine().start, fvp.Application(Path("/image.axf"))):
+            fvp.check_parameters(machine(start=start).parameters(), names, FAKE, self.folder / "log")
 
     def test_unknown_ones_are_named(self):
         self.environment(FAKE_FVP_LACKS="gic_distributor.ITS-count")
@@ -148,6 +180,14 @@ class Model(WithFolder):
         with self.assertRaisesRegex(StepError, "does not know 1 of the 24 parameters") as caught:
             fvp.check_parameters(machine().parameters(), names, FAKE, self.folder / "log")
         self.assertEqual(caught.exception.lines, ["gic_distributor.ITS-count"])
+
+    def test_unknown_ones_of_boot_wrapper(self):
+        self.environment(FAKE_FVP_LACKS="bp.refcounter.non_arch_start_at_default")
+        names = fvp.known_parameters(FAKE, self.folder / "log")
+        fvp.check_parameters(machine().parameters(), names, FAKE, self.folder / "log")
+        wanted = machine(start=fvp.Application(Path("/image.axf"))).parameters()
+        with self.assertRaisesRegex(StepError, "does not know 1 of the 23 parameters"):
+            fvp.check_parameters(wanted, names, FAKE, self.folder / "log")
 
     def test_a_program_that_lists_nothing(self):
         with self.assertRaisesRegex(StepError, "named 0 parameters"):
@@ -159,6 +199,11 @@ class Options_(unittest.TestCase):
         for argv in (["--gic", "4"], ["--shell"], ["--devices", "nvme=1"], ["--smp", "9"], ["--build-only"]):
             with self.subTest(argv), self.assertRaises(UsageError):
                 cli.run_command(["--platform", "fvp", *argv])
+
+    def test_a_boot_wrapper_that_is_no_program(self):
+        for name in ("/nonexistent", "/etc/passwd", "/tmp"):
+            with self.subTest(name), self.assertRaisesRegex(UsageError, f"BOOT_WRAPPER is {name}, which is no prog"):
+                cli.run_command(["--platform", "fvp", "--boot-wrapper", name])
 
     def test_no_model_ends_with_4_before_anything_else(self):
         said = io.StringIO()
@@ -188,25 +233,33 @@ class Boots(WithFolder):
 
     GOOD = "(XEN) Xen version 4.20\nXENITS: plan 1\nXENITS: ok 1 a\nXENITS: done\n"
 
-    def boot(self, text=GOOD, limit=20.0, **changes):
+    def boot(self, text=GOOD, limit=20.0, wrapped=False, **changes):
         console = self.folder / "console"
         console.write_text(text)
         self.environment(FAKE_FVP_CONSOLE=str(console))
         for name in ("bl1", "xen", "kernel"):
-            (self.folder / name).write_bytes(b"x" * 100)
+            # Zeroes where a kernel says how much memory it needs.
+            (self.folder / name).write_bytes(b"x" * 16 + bytes(8) + b"x" * 76)
         disk, pci = self.folder / "disk", self.folder / "pci"
         disk.write_bytes(b"\0" * 512)
         pci.write_text(fvp.pci_devices(disk))
         module = fvp_run.fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, 100, "console=hvc0")
-        board = fvp_run.fvp_tree.Board(2, "console=dtuart", (module,))
+        board = fvp_run.fvp_tree.Board(2, "console=dtuart", (module,), wrapped)
         tree = fvp_run.fvp_tree.write(board, self.folder, self.folder / "dtc.log")
         # What a FIP has besides: settings of TF-A's, which are device trees too.
         other = struct.pack(">10I", 0xD00DFEED, 40, *[0] * 8)
         (self.folder / "fip").write_bytes(b"fip" + other + tree.read_bytes() + other)
-        data = ((self.folder / "xen", fvp.XEN_ADDRESS), (self.folder / "kernel", fvp.KERNEL_ADDRESS))
-        options = {"cpus": 2, "bl1": self.folder / "bl1", "fip": self.folder / "fip", "pci": pci, "data": data}
+        data = [(self.folder / "kernel", fvp.KERNEL_ADDRESS)]
+        if wrapped:
+            start = fvp.Application(
+                fvp_wrapper.Wrapper(FAKE_WRAPPER).image(self.folder / "xen", tree, self.folder, self.folder / "log")
+            )
+        else:
+            start = fvp.Flash(self.folder / "bl1", self.folder / "fip")
+            data.append((self.folder / "xen", fvp.XEN_ADDRESS))
+        options = {"cpus": 2, "start": start, "pci": pci, "data": tuple(data)}
         target = machine(**{**options, "uart1": self.folder / "uart1", **changes})
-        return fvp_run.boot(target.command(FAKE), self.folder, limit)
+        return fvp_run.boot(target.command(FAKE), self.folder, limit, start.powers_off)
 
     def test_good(self):
         boot = self.boot()
@@ -221,6 +274,32 @@ class Boots(WithFolder):
         boot = self.boot(limit=3.0)
         self.assertLess(boot.seconds, 30)
         self.assertRegex(boot.problems()[0], "still running after 3 s: stopped by the watchdog")
+
+    HALTED = "(XEN) Hardware Dom0 halted: halting machine\n"
+
+    def test_without_a_power_off_the_last_words_are_the_end(self):
+        boot = self.boot(self.GOOD + self.HALTED, limit=60.0, wrapped=True)
+        self.assertLess(boot.seconds, 30)
+        self.assertEqual((boot.ended, boot.problems()), ("halted", []))
+        self.assertEqual(boot.serial.read_text(), self.GOOD + self.HALTED)
+
+    def test_without_a_power_off_the_last_words_are_not_enough(self):
+        boot = self.boot(self.GOOD.replace("ok", "not ok") + self.HALTED, wrapped=True)
+        self.assertRegex(boot.problems()[0], "check 1 a failed")
+
+    def test_without_a_power_off_nor_last_words(self):
+        boot = self.boot(limit=3.0, wrapped=True)
+        self.assertRegex(boot.problems()[0], "still running after 3 s: stopped by the watchdog")
+
+    def test_with_a_power_off_the_last_words_are_not_the_end(self):
+        self.environment(FAKE_FVP_THEN="hang")
+        boot = self.boot(self.GOOD + self.HALTED, limit=3.0)
+        self.assertRegex(boot.problems()[0], "still running after 3 s: stopped by the watchdog")
+
+    def test_boot_wrapper_that_not_all_cpus_start_in(self):
+        with self.assertRaisesRegex(StepError, "the model ended with status 1") as caught:
+            self.boot(wrapped=True, cpus=5)
+        self.assertEqual(caught.exception.lines, ["Error: there are not as many CPUs as in the device tree"])
 
     def test_a_crash_ends_the_wait(self):
         self.environment(FAKE_FVP_THEN="hang")

@@ -10,7 +10,7 @@ from xenits import fdt, fvp, fvp_tree
 from xenits.errors import StepError
 
 KERNEL = fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, 0x200_0000, 'console=hvc0 a="b"')
-RAMDISK = fvp_tree.Module("ramdisk", 0x8C00_0000, 0x10_0000)
+RAMDISK = fvp_tree.Module("ramdisk", 0x9400_0000, 0x10_0000)
 
 
 def compiled(board):
@@ -67,7 +67,7 @@ class TheTree(unittest.TestCase):
         )
         phandle, device = smmu.cells("msi-parent")
         self.assertEqual(self.points_to(phandle).rsplit("/")[-1], "msi-controller@2f020000")
-        bits = int(fvp.Machine(1, False, Path(), Path(), (), Path(), Path()).parameters()[
+        bits = int(fvp.Machine(1, False, fvp.Application(Path()), (), Path(), Path()).parameters()[
             "gic_distributor.ITS-device-bits"])  # fmt: skip
         self.assertLess(device, 1 << bits, "the ITS has no such device ID")
 
@@ -85,10 +85,10 @@ class TheTree(unittest.TestCase):
         self.assertEqual(chosen.strings("xen,xen-bootargs"), ["console=dtuart"])
         self.assertEqual(chosen.strings("stdout-path"), ["serial0:115200n8"])
         self.assertEqual(self.tree.node("/aliases").strings("serial0"), ["/serial@1c090000"])
-        kernel, ramdisk = chosen.children["module@88000000"], chosen.children["module@8c000000"]
+        kernel, ramdisk = chosen.children["module@90000000"], chosen.children["module@94000000"]
         self.assertEqual(kernel.strings("compatible"), ["multiboot,kernel", "multiboot,module"])
         self.assertEqual(kernel.strings("bootargs"), ['console=hvc0 a="b"'])
-        self.assertEqual(kernel.cells("reg"), [0, 0x88000000, 0, 0x2000000])
+        self.assertEqual(kernel.cells("reg"), [0, 0x90000000, 0, 0x2000000])
         self.assertEqual(ramdisk.strings("compatible"), ["multiboot,ramdisk", "multiboot,module"])
         self.assertNotIn("bootargs", ramdisk.properties)
 
@@ -102,6 +102,28 @@ class TheTree(unittest.TestCase):
         self.assertIn(len(self.tree.node("/memory@80000000").cells("reg")), (4, 8))
 
 
+class ForBootWrapper(unittest.TestCase):
+    def setUp(self):
+        self.data, self.said = compiled(fvp_tree.Board(2, "console=dtuart", (KERNEL,), wrapped=True))
+        self.tree = fdt.parse(self.data)
+
+    def test_the_compiler_has_nothing_to_say(self):
+        self.assertEqual(self.said, "")
+
+    def test_it_is_the_same_but_for_how_cpus_start_and_where_the_firmware_is(self):
+        other = fdt.parse(compiled(fvp_tree.Board(2, "console=dtuart", (KERNEL,)))[0])
+        self.assertEqual((self.tree.reserved, other.reserved), ([fvp_tree.WRAPPER], []))
+        del other.root.children["psci"]
+        for node in other.node("/cpus").children.values():
+            node.properties.pop("enable-method", None)
+        self.assertEqual(self.tree.root, other.root)
+
+    def test_its_memory_is_no_place_for_a_module(self):
+        module = fvp_tree.Module("kernel", 0x8007_F000, 0x2000)
+        found = fvp_tree.problems(compiled(fvp_tree.Board(2, "x", (module,), wrapped=True))[0], wrapped=True)
+        self.assertEqual(found, ["module@8007f000 begins at 0x8007f000, in reserved memory"])
+
+
 class Places(unittest.TestCase):
     def problems(self, *modules):
         return fvp_tree.problems(compiled(fvp_tree.Board(2, "x", modules))[0])
@@ -110,8 +132,8 @@ class Places(unittest.TestCase):
         self.assertEqual(self.problems(KERNEL, RAMDISK), [])
 
     def test_modules_that_overlap(self):
-        found = self.problems(KERNEL, fvp_tree.Module("ramdisk", 0x8900_0000, 4096))
-        self.assertEqual(found, ["module@89000000 begins at 0x89000000, in module@88000000"])
+        found = self.problems(KERNEL, fvp_tree.Module("ramdisk", 0x9100_0000, 4096))
+        self.assertEqual(found, ["module@91000000 begins at 0x91000000, in module@90000000"])
 
     def test_a_module_on_the_tree(self):
         found = self.problems(fvp_tree.Module("kernel", fvp_tree.PLACE + 0x1000, 4096))
@@ -128,7 +150,7 @@ class Places(unittest.TestCase):
 
     def test_write_refuses_such_a_tree(self):
         with tempfile.TemporaryDirectory() as name, self.assertRaisesRegex(StepError, "not sound"):
-            board = fvp_tree.Board(2, "x", (KERNEL, fvp_tree.Module("ramdisk", 0x8900_0000, 4096)))
+            board = fvp_tree.Board(2, "x", (KERNEL, fvp_tree.Module("ramdisk", 0x9100_0000, 4096)))
             fvp_tree.write(board, Path(name), Path(name, "log"))
 
 

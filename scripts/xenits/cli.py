@@ -19,6 +19,7 @@ from . import (
     fuzz,
     fvp_run,
     fvp_tests,
+    fvp_wrapper,
     gates,
     guest_tests,
     host_tests,
@@ -101,6 +102,11 @@ def run_parser() -> argparse.ArgumentParser:
         "--pta", choices=list(fvp_run.PTA), default="both",
         help="fvp: whether its ITS names redistributors by address; both boots twice (default: both)",
     )  # fmt: skip
+    box.add_argument(
+        "--boot-wrapper", type=Path, metavar="PROGRAM",
+        help="fvp: boot-wrapper and not TF-A starts Xen; PROGRAM makes an image of it "
+        f"(default: ${fvp_wrapper.VARIABLE}; see docs/fvp.md)",
+    )  # fmt: skip
     box.add_argument("--gic", type=int, choices=[3, 4], default=3, help="version of the GIC (default: 3)")
     box.add_argument("--smp", type=int, default=2, metavar="N", help="CPUs, 1 to 64 (default: 2)")
     box.add_argument(
@@ -148,14 +154,16 @@ def run_command(argv: list[str]) -> int:
         limit=args.timeout or (fvp_run.LIMIT_S if args.platform == "fvp" else 120.0),
     )
     devices_module.parse(options.devices)
+    wrapper = None
     if args.platform == "fvp":
         other = {"--shell": args.shell, "--devices": args.devices, "--build-only": args.build_only}
         fvp_run.check_options(options, other)
+        wrapper = fvp_wrapper.named(args.boot_wrapper) if args.boot_wrapper else fvp_wrapper.from_environment()
     logs = new_run_dir()
     try:
         if args.platform == "fvp":
             tests = [args.test] if args.test else fvp_run.TESTS[args.its]
-            return fvp_run.command(options, tests, args.pta, logs)
+            return fvp_run.command(options, tests, args.pta, logs, wrapper)
         if args.build_only:
             image = pipeline.build_xen(options, Steps(pipeline.BUILD_STEPS, logs), with_qemu=False)
             print(image.xen)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Sections, symbols and relocations of a 64-bit little-endian ELF file."""
+"""What is in a 64-bit little-endian ELF file: sections, symbols and relocations; or what is loaded of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 
 from .errors import StepError
 
+EM_AARCH64 = 183
+ET_EXEC = 2
+PT_LOAD = 1
 SHT_SYMTAB = 2
 SHT_RELA = 4
 SHF_WRITE = 1
@@ -56,6 +59,47 @@ class Relocation:
     section: int
     offset: int
     symbol: str
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes that are loaded to an address, and how many there are with the zeroes behind them."""
+
+    address: int
+    data: bytes
+    size: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program for a machine without an operating system: where it starts, and what is in memory then."""
+
+    entry: int
+    segments: tuple[Segment, ...]
+
+
+def program(path: Path) -> Program:
+    """An arm64 program that needs not to be moved."""
+    try:
+        data = path.read_bytes()
+        if data[:6] != b"\x7fELF\x02\x01":
+            raise ValueError("wrong magic")
+        kind, machine, _, entry, table = struct.unpack_from("<HHIQQ", data, 0x10)
+        if (kind, machine) != (ET_EXEC, EM_AARCH64):
+            raise ValueError(f"type {kind} for machine {machine}")
+        size, count = struct.unpack_from("<HH", data, 0x36)
+        segments = []
+        for at in range(table, table + size * count, size):
+            kind, _, place, _, address, stored, loaded, _ = struct.unpack_from("<IIQQQQQQ", data, at)
+            if kind == PT_LOAD:
+                if place + stored > len(data):
+                    raise ValueError("it has been cut off")
+                segments.append(Segment(address, data[place : place + stored], loaded))
+    except OSError as error:
+        raise StepError(f"cannot read {path}: {error.strerror}") from None
+    except (struct.error, ValueError) as error:
+        raise StepError(f"{path} is no 64-bit ELF program for arm64: {error}") from None
+    return Program(entry, tuple(segments))
 
 
 class Elf:

@@ -26,7 +26,8 @@ CLUSTER = 4
 """CPUs in each of its two clusters."""
 
 XEN_ADDRESS = 0x8400_0000
-KERNEL_ADDRESS = 0x8800_0000
+KERNEL_ADDRESS = 0x9000_0000
+"""Beyond what boot-wrapper puts into memory, which has places of its own for Xen and the device tree."""
 
 _PARAMETER = re.compile(r"^([A-Za-z_][\w.-]*\.[\w.-]+|[A-Za-z_][\w-]*)=")
 
@@ -37,16 +38,68 @@ class Starved(StepError):
     status = 4
 
 
+def clusters(cpus: int) -> tuple[int, int]:
+    """How many CPUs are in each cluster."""
+    first = min(cpus, CLUSTER)
+    return first, cpus - first
+
+
+@dataclass(frozen=True)
+class Flash:
+    """TF-A in flash. It starts what is in memory on one CPU, which asks for the others, and can switch off."""
+
+    bl1: Path
+    fip: Path
+
+    name = "TF-A"
+    powers_off = True
+
+    def parameters(self, _cpus: int) -> dict[str, str]:
+        """The parameters for this."""
+        return {
+            "pctl.startup": "0.0.0.0",
+            "bp.secureflashloader.fname": str(self.bl1),
+            "bp.flashloader0.fname": str(self.fip),
+        }
+
+    def arguments(self, _cpus: int) -> list[str]:
+        """The arguments for this."""
+        return []
+
+
+@dataclass(frozen=True)
+class Application:
+    """An image of boot-wrapper's, in which all CPUs start. It can start CPUs when asked, but not switch off."""
+
+    image: Path
+
+    name = "boot-wrapper"
+    powers_off = False
+
+    def parameters(self, cpus: int) -> dict[str, str]:
+        """The parameters for this."""
+        return {
+            # By their affinities, from the highest level down.
+            "pctl.startup": ",".join(f"0.{n}.*.*" for n, count in enumerate(clusters(cpus)) if count),
+            # It leaves the system counter as it is, which is off by default.
+            "bp.refcounter.non_arch_start_at_default": "1",
+        }
+
+    def arguments(self, cpus: int) -> list[str]:
+        """The arguments for this."""
+        used = [n for n, count in enumerate(clusters(cpus)) if count]
+        return [word for n in used for word in ("-a", f"cluster{n}.*={self.image}")]
+
+
 @dataclass(frozen=True)
 class Machine:
-    """What the model is to be, and what is in its memory and flash."""
+    """What the model is to be, how it starts, and what is in its memory."""
 
     cpus: int
     pta: bool
     """GITS_TYPER.PTA: the ITS names redistributors by their address."""
 
-    bl1: Path
-    fip: Path
+    start: Flash | Application
     data: tuple[tuple[Path, int], ...]
     """Files, and where they are put in its memory before it starts."""
 
@@ -58,12 +111,9 @@ class Machine:
 
     def parameters(self) -> dict[str, str]:
         """The parameters to be set; the rest is left at what the model has by default."""
-        first = min(self.cpus, CLUSTER)
         return {
-            # The CPUs; the first one starts.
-            "cluster0.NUM_CORES": str(first),
-            "cluster1.NUM_CORES": str(self.cpus - first),
-            "pctl.startup": "0.0.0.0",
+            **{f"cluster{n}.NUM_CORES": str(count) for n, count in enumerate(clusters(self.cpus))},
+            **self.start.parameters(self.cpus),
             "cache_state_modelled": "0",
             # All memory is for both worlds: nobody needs to be kept out.
             "bp.secure_memory": "0",
@@ -78,9 +128,6 @@ class Machine:
             "gic_distributor.allow-LPIEN-clear": "1",
             "gic_distributor.GICR-clear-enable-supported": "1",
             "pci.hierarchy_file_name": str(self.pci),
-            # The firmware.
-            "bp.secureflashloader.fname": str(self.bl1),
-            "bp.flashloader0.fname": str(self.fip),
             # The console comes on standard output, no window opens, and the model ends when its machine goes off.
             "bp.pl011_uart0.out_file": "-",
             "bp.pl011_uart0.unbuffered_output": "1",
@@ -95,6 +142,7 @@ class Machine:
         argv = [str(model)]
         for name, value in self.parameters().items():
             argv += ["-C", f"{name}={value}"]
+        argv += self.start.arguments(self.cpus)
         for path, address in self.data:
             argv += ["--data", f"cluster0.cpu0={path}@{address:#x}"]
         return argv

@@ -17,6 +17,8 @@ from pathlib import Path
 from . import dom0, fvp, fvp_firmware, fvp_tree, guest, pipeline, qemu, report
 from .console import Console
 from .errors import StepError, UsageError
+from .fvp_firmware import Firmware
+from .fvp_wrapper import Wrapper
 from .pipeline import Options
 from .processes import die_with_parent
 from .steps import Steps
@@ -82,18 +84,24 @@ def after(address: int, path: Path) -> int:
 
 
 def prepare(
-    options: Options, payload: Payload, xen: Path, firmware: fvp_firmware.Firmware, pta: bool, folder: Path, log: Path
+    options: Options, payload: Payload, xen: Path, firmware: Firmware | Wrapper, pta: bool, folder: Path, log: Path
 ) -> fvp.Machine:
     """Everything that a model needs for one boot, in `folder`."""
     kernel = fvp_tree.Module("kernel", fvp.KERNEL_ADDRESS, payload.kernel.stat().st_size, payload.bootargs)
-    modules, data = [kernel], [(xen, fvp.XEN_ADDRESS), (payload.kernel, kernel.address)]
+    modules, data = [kernel], [(payload.kernel, kernel.address)]
     if payload.initrd:
         address = after(kernel.address, payload.kernel)
         modules.append(fvp_tree.Module("ramdisk", address, payload.initrd.stat().st_size))
         data.append((payload.initrd, address))
-    tree = fvp_tree.write(
-        fvp_tree.Board(options.smp, xen_command_line(options, *payload.xen_args), tuple(modules)), folder, log
-    )
+    bootargs = xen_command_line(options, *payload.xen_args)
+    wrapped = isinstance(firmware, Wrapper)
+    tree = fvp_tree.write(fvp_tree.Board(options.smp, bootargs, tuple(modules), wrapped), folder, log)
+    starter: fvp.Flash | fvp.Application
+    if isinstance(firmware, Wrapper):
+        starter = fvp.Application(firmware.image(xen, tree, folder, log))
+    else:
+        starter = fvp.Flash(firmware.bl1, fvp_firmware.with_tree(firmware, tree, folder, log))
+        data.append((xen, fvp.XEN_ADDRESS))
     disk, pci = folder / "disk.img", folder / "pci.json"
     with open(disk, "wb") as file:
         file.truncate(DISK_BYTES)
@@ -101,8 +109,7 @@ def prepare(
     return fvp.Machine(
         cpus=options.smp,
         pta=pta,
-        bl1=firmware.bl1,
-        fip=fvp_firmware.with_tree(firmware, tree, folder, log),
+        start=starter,
         data=tuple(data),
         pci=pci,
         uart1=folder / "uart1.log",
@@ -120,16 +127,19 @@ def start(argv: list[str], folder: Path) -> tuple[subprocess.Popen[bytes], Path]
     return process, said
 
 
-def boot(argv: list[str], folder: Path, limit: float) -> qemu.Boot:
-    """Boot Dom0 and wait for the end: a power-off, a crash, or the limit in seconds."""
+def boot(argv: list[str], folder: Path, limit: float, powers_off: bool) -> qemu.Boot:
+    """Boot Dom0 and wait for the end: a power-off, a crash, or the limit in seconds.
+
+    If the firmware knows no power-off, Xen's last words are the end, and the model is stopped.
+    """
     console = Console()
     serial = folder / "serial.log"
     began = time.monotonic()
     process, said = start(argv, folder)
     try:
         with open(serial, "wb") as out:
-            ended, well = qemu.watch(process, console, out, began, limit, "the model")
-        if well:
+            ended, well = qemu.watch(process, console, out, began, limit, "the model", powers_off)
+        if well and powers_off:
             _wait(process)
     finally:
         if process.poll() is None:
@@ -155,10 +165,10 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         raise StepError("the model closed its console and does not end") from None
 
 
-def boot_guest(argv: list[str], folder: Path, limit: float) -> guest.Column:
+def boot_guest(argv: list[str], folder: Path, limit: float, powers_off: bool) -> guest.Column:
     """Boot the bare-metal guest; all that it said."""
     column = guest.Column("rust")
-    serial, ended = guest.boot(argv, folder, "fvp", limit, limit, "the model")
+    serial, ended = guest.boot(argv, folder, "fvp", limit, limit, "the model", powers_off)
     guest.add(column, serial)
     column.boots = 1
     column.done = not ended and serial.done and not serial.bail
@@ -214,20 +224,21 @@ class Run:
         more = ("guest_loglvl=none/warning", *(() if options.smp >= 4 else ("sched=null", "vwfi=native")))
         return Payload(image, bootargs, xen_args=more)
 
-    def boot(self, options: Options, argv: list[str], folder: Path) -> tuple[list[str], str]:
+    def boot(self, options: Options, machine: fvp.Machine, model: Path, folder: Path) -> tuple[list[str], str]:
         """Boot; the reasons to call it a failure, and a report."""
+        argv, powers_off = machine.command(model), machine.start.powers_off
         kind = "debug" if options.debug else "release"
-        label = f"{kind} build, FVP Base RevC, {options.smp} CPUs, test {self.name()}"
+        label = f"{kind} build, FVP Base RevC with {machine.start.name}, {options.smp} CPUs, test {self.name()}"
         if self.is_guest():
-            column = boot_guest(argv, folder, options.limit)
+            column = boot_guest(argv, folder, options.limit, powers_off)
             found = guest.failures(column)
             return found, guest_report(column, label, found)
-        done = boot(argv, folder, options.limit)
+        done = boot(argv, folder, options.limit, powers_off)
         return done.problems(), report.render(done, options.its, label, done.problems())
 
 
 def run_one(
-    run: Run, options: Options, xen: Path, firmware: fvp_firmware.Firmware, model: Path, steps: Steps
+    run: Run, options: Options, xen: Path, firmware: Firmware | Wrapper, model: Path, steps: Steps
 ) -> list[str]:
     """Make everything for one boot, boot, print the report; the reasons to call it a failure."""
     folder = steps.logs / run.folder()
@@ -235,32 +246,39 @@ def run_one(
     with steps.step(f"boot {run.folder()}") as step:
         payload = run.payload(options, folder, step.log)
         machine = prepare(options, payload, xen, firmware, run.pta, folder, step.log)
-        found, text = run.boot(options, machine.command(model), folder)
-        step.say("see the report" if found else "powered off")
+        found, text = run.boot(options, machine, model, folder)
+        step.say("see the report" if found else "powered off" if machine.start.powers_off else "halted")
     (folder / "report.log").write_text(text + "\n", encoding="utf-8")
     print(text, flush=True)
     if not found:
         # Large, and of use only for looking into a failure.
-        for name in ("disk.img", "guest.img"):
+        for name in ("disk.img", "guest.img", "image.axf"):
             (folder / name).unlink(missing_ok=True)
     return found
 
 
-def command(options: Options, tests: Sequence[str], pta: str, logs: Path) -> int:
-    """All of ``scripts/run --platform fvp``."""
-    model = fvp.find()
-    runs = [Run(test, on) for test in tests for on in PTA[pta]]
-    steps = Steps(pipeline.BUILD_STEPS + 2 + len(runs), logs)
-    with steps.step("Fast Model") as step:
-        names = fvp.known_parameters(model, step.log)
-        wanted = fvp.Machine(1, False, Path(), Path(), (), Path(), Path()).parameters()
-        fvp.check_parameters(wanted, names, model, step.log)
-        step.say(f"{model}; it knows all {len(wanted)} parameters that are needed")
-    pipeline.build_xen(options, steps, with_qemu=True)
+def build_firmware(steps: Steps) -> Firmware:
+    """TF-A, as a step."""
     with steps.step("firmware") as step:
         firmware, had = fvp_firmware.build(step.log)
         if had:
             step.up_to_date()
+    return firmware
+
+
+def command(options: Options, tests: Sequence[str], pta: str, logs: Path, wrapper: Wrapper | None) -> int:
+    """All of ``scripts/run --platform fvp``."""
+    model = fvp.find()
+    runs = [Run(test, on) for test in tests for on in PTA[pta]]
+    steps = Steps(pipeline.BUILD_STEPS + (1 if wrapper else 2) + len(runs), logs)
+    with steps.step("Fast Model") as step:
+        names = fvp.known_parameters(model, step.log)
+        starter = fvp.Application(Path()) if wrapper else fvp.Flash(Path(), Path())
+        wanted = fvp.Machine(1, False, starter, (), Path(), Path()).parameters()
+        fvp.check_parameters(wanted, names, model, step.log)
+        step.say(f"{model}; it knows all {len(wanted)} parameters that are needed")
+    pipeline.build_xen(options, steps, with_qemu=True)
+    firmware = wrapper or build_firmware(steps)
     outcomes = {run: run_one(run, options, logs / "xen", firmware, model, steps) for run in runs}
     print()
     for run, found in outcomes.items():

@@ -7,10 +7,9 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from . import fdt, fvp, fvp_bl31, fvp_firmware, fvp_run, fvp_tree, guest_tests
+from . import fdt, fvp, fvp_bl31, fvp_firmware, fvp_run, fvp_tree, fvp_wrapper, guest, guest_tests
 from .layout import REPO
 from .pipeline import Options
 from .shell import captured, run
@@ -18,6 +17,9 @@ from .suite import Case, Context, Result
 
 FAKE = REPO / "scripts/tests/fake_fvp.py"
 """A program that stands for the model."""
+
+FAKE_WRAPPER = REPO / "scripts/tests/fake_wrapper.py"
+"""A program that stands for one that makes an image of boot-wrapper's."""
 
 LIMIT_S = 900.0
 
@@ -103,7 +105,7 @@ def _firmware(context: Context) -> list[Result]:
 def run_it(context: Context, name: str, env: Mapping[str, str], *words: str) -> tuple[int, str]:
     """``scripts/run --platform fvp`` in a process of its own."""
     argv = [sys.executable, "-B", str(REPO / "scripts"), "run", "--platform", "fvp", *words]
-    everything = {**os.environ, "FVP_MODEL": str(FAKE), **env}
+    everything = {**os.environ, fvp.VARIABLE: str(FAKE), fvp_wrapper.VARIABLE: "", **env}
     return captured(argv, context.logs / f"{name}.log", cwd=REPO, env=everything, limit=LIMIT_S)
 
 
@@ -138,17 +140,69 @@ def _whole(context: Context) -> Iterable[Result]:
     yield _judge("none", code, said, fvp.Starved.status, "starved: there is no Fast Model", fvp.VARIABLE)
 
 
+def _whole_wrapped(context: Context) -> Iterable[Result]:
+    words = ("--boot-wrapper", str(FAKE_WRAPPER))
+    code, said = run_it(context, "wrapped", {}, *words, "--smp", "6")
+    tests = [f"PASS {test} with PTA {pta}" for test in fvp_run.TESTS["rust"] for pta in ("off", "on")]
+    yield _judge("wrapped", code, said, 0, "FVP Base RevC with boot-wrapper, 6 CPUs", *tests)
+    # The variable does what the option does; here the machine says nothing, and must be stopped.
+    silent = context.logs / "silent.txt"
+    silent.write_text("", encoding="utf-8")
+    env = {fvp_wrapper.VARIABLE: str(FAKE_WRAPPER), "FAKE_FVP_CONSOLE": str(silent)}
+    code, said = run_it(context, "wrapped-hang", env, "--test", "guest", "--pta", "off", "--timeout", "3")
+    yield _judge("wrapped-hang", code, said, 1, "FAIL guest with PTA off", "the guest did not get to its end")
+    code, said = run_it(context, "wrapped-no-psci", {"FAKE_WRAPPER": "no-psci"}, *words, "--test", "sata")
+    yield _judge("wrapped-no-psci", code, said, 1, "would not do", "was boot-wrapper built without it?")
+    code, said = run_it(context, "wrapped-fails", {"FAKE_WRAPPER": "fails"}, *words, "--test", "sata")
+    yield _judge("wrapped-fails", code, said, 1, "cannot find the device tree compiler")
+
+
+def _wrapper() -> fvp_wrapper.Wrapper | None:
+    """The user's program for boot-wrapper."""
+    program = os.environ.get(fvp_wrapper.VARIABLE)
+    return fvp_wrapper.named(Path(program)) if program else None
+
+
+NO_WRAPPER = f"{fvp_wrapper.VARIABLE} is not set, which names a program that makes an image of boot-wrapper's"
+
+
+def _images(context: Context) -> Iterable[Result]:
+    name = "fvp/boot-wrapper"
+    wrapper = _wrapper()
+    if wrapper is None:
+        yield Result(name, skipped=NO_WRAPPER)
+        return
+    # Stands for Xen: boot-wrapper looks at no more than the header of an arm64 kernel.
+    kernel = context.logs / "guest.img"
+    guest.build_guest(context.log, kernel)
+    for cpus in (1, fvp.CLUSTER, 2 * fvp.CLUSTER):
+        folder = context.logs / f"{cpus}-cpus"
+        folder.mkdir()
+        tree = fvp_tree.write(replace(BOARD, cpus=cpus, wrapped=True), folder, context.log)
+        wrapper.image(kernel, tree, folder, context.log)
+        yield Result(f"{name}/{cpus}-cpus")
+
+
 def _model(context: Context) -> list[Result]:
-    name = "fvp/model"
+    return [_on_a_model("fvp/model", None, context.logs)]
+
+
+def _model_wrapped(context: Context) -> list[Result]:
+    name = "fvp/model-boot-wrapper"
+    wrapper = _wrapper()
+    return [_on_a_model(name, wrapper, context.logs) if wrapper else Result(name, skipped=NO_WRAPPER)]
+
+
+def _on_a_model(name: str, wrapper: fvp_wrapper.Wrapper | None, logs: Path) -> Result:
     try:
         model = fvp.find()
     except fvp.Starved as error:
-        return [Result(name, skipped=error.message)]
+        return Result(name, skipped=error.message)
     if model == FAKE:
-        return [Result(name, (f"{model} is no model, but stands for one in tests",))]
+        return Result(name, (f"{model} is no model, but stands for one in tests",))
     options = Options(smp=4, limit=fvp_run.LIMIT_S)
-    code = fvp_run.command(options, fvp_run.TESTS[options.its], "both", context.logs)
-    return [Result(name, () if code == 0 else (f"ended with status {code}: see its report above",))]
+    code = fvp_run.command(options, fvp_run.TESTS[options.its], "both", logs, wrapper)
+    return Result(name, () if code == 0 else (f"ended with status {code}: see its report above",))
 
 
 def cases() -> Iterable[Case]:
@@ -156,5 +210,11 @@ def cases() -> Iterable[Case]:
     about = "TF-A is built, its FIP has our device tree, which BL31's code can read, and it agrees with TF-A's own"
     yield Case("fvp/firmware", about, _firmware, quick=False)
     about = "scripts/run --platform fvp on a program that stands for the model: good, bad, hanging, another, none"
-    yield Case("fvp/whole", about, partial(_whole), quick=False)
+    yield Case("fvp/whole", about, _whole, quick=False)
+    about = "the same with boot-wrapper in the place of TF-A, and a program that stands for the user's"
+    yield Case("fvp/whole-boot-wrapper", about, _whole_wrapped, quick=False)
+    about = f"images of boot-wrapper's have in them what is needed, if {fvp_wrapper.VARIABLE} names who makes them"
+    yield Case("fvp/boot-wrapper", about, _images, quick=False)
     yield Case("fvp/model", "the same on a real model, if there is one", _model, quick=False)
+    about = "the same on a real model with boot-wrapper, if there are both"
+    yield Case("fvp/model-boot-wrapper", about, _model_wrapped, quick=False)

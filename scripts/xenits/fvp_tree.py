@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The device tree of FVP Base RevC for Xen, or for a kernel without it.
 
-It has what Xen, Dom0 and TF-A look at, and nothing of the rest of the board. TF-A's BL31 reads the
-UART, the timer's clock, the clusters and the memory from it; the rest it passes on.
+It has what Xen, Dom0 and the firmware look at, and nothing of the rest of the board. TF-A's BL31 reads the
+UART, the timer's clock, the clusters and the memory from it; the rest it passes on. boot-wrapper takes the
+UART, the GIC, the CPUs and the beginning of memory from it when it is built, and adds how CPUs are started.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ PLACE = 0x8200_0000
 
 MEMORY = ((0x8000_0000, 0x7F00_0000), (0x8_8000_0000, 0x8000_0000))
 """Its banks, without the end of the first, which TF-A has for itself."""
+
+WRAPPER = (0x8000_0000, 0x8_0000)
+"""Where boot-wrapper is, and how much it has there at most, when something else was started: nobody else's."""
 
 SPI, PPI = 0, 1
 EDGE, HIGH, LOW = 1, 4, 8
@@ -50,6 +54,8 @@ class Board:
     """For what the firmware starts: Xen, if there are modules, or else a kernel."""
 
     modules: tuple[Module, ...] = ()
+    wrapped: bool = False
+    """Whether it is for boot-wrapper, and not for TF-A."""
 
 
 def _pair(number: int) -> str:
@@ -70,14 +76,14 @@ def mpidr(cpu: int) -> int:
     return (cpu // CLUSTER) << 16 | (cpu % CLUSTER) << 8
 
 
-def _cpus(count: int) -> str:
+def _cpus(count: int, *start: str) -> str:
     nodes = [
         _node(
             f"cpu{n}: cpu@{mpidr(n):x}",
             'device_type = "cpu";',
             'compatible = "arm,armv8";',
             f"reg = <{_pair(mpidr(n))}>;",
-            'enable-method = "psci";',
+            *start,
         )
         for n in range(count)
     ]
@@ -189,6 +195,9 @@ def _chosen(board: Board) -> str:
     )
 
 
+_PSCI = _node("psci", 'compatible = "arm,psci-1.0", "arm,psci-0.2";', 'method = "smc";', "max-pwr-lvl = <2>;")
+
+
 def source(board: Board) -> str:
     """The tree as text."""
     timer = ", ".join(f"<{PPI} {ppi} {LOW}>" for ppi in (13, 14, 11, 10))
@@ -201,8 +210,8 @@ def source(board: Board) -> str:
         "#size-cells = <2>;",
         _chosen(board),
         _node("aliases", 'serial0 = "/serial@1c090000";', 'serial1 = "/serial@1c0a0000";'),
-        _node("psci", 'compatible = "arm,psci-1.0", "arm,psci-0.2";', 'method = "smc";', "max-pwr-lvl = <2>;"),
-        _cpus(board.cpus),
+        *([] if board.wrapped else [_PSCI]),
+        _cpus(board.cpus, *([] if board.wrapped else ['enable-method = "psci";'])),
         _node("memory@80000000", 'device_type = "memory";', _reg(*MEMORY)),
         # The clock is that which TF-A sets up.
         _node(
@@ -217,7 +226,9 @@ def source(board: Board) -> str:
         _pci(),
         _smmu(),
     )  # fmt: skip
-    return f"/dts-v1/;\n\n{root}\n"
+    start, size = WRAPPER
+    reserved = f"/memreserve/ {start:#x} {size:#x};\n" if board.wrapped else ""
+    return f"/dts-v1/;\n{reserved}\n{root}\n"
 
 
 def write(board: Board, folder: Path, log: Path) -> Path:
@@ -225,21 +236,45 @@ def write(board: Board, folder: Path, log: Path) -> Path:
     text, binary = folder / "fvp.dts", folder / "fvp.dtb"
     text.write_text(source(board), encoding="utf-8")
     run(["dtc", "-I", "dts", "-O", "dtb", "-o", binary, text], log, what="dtc does not take the device tree")
-    found = problems(binary.read_bytes())
+    found = problems(binary.read_bytes(), board.wrapped)
     if found:
         raise StepError("the device tree is not sound", log=log, lines=found)
     return binary
 
 
-def problems(data: bytes) -> list[str]:
+def problems(data: bytes, wrapped: bool = False) -> list[str]:
     """What is wrong with where things are: too large a tree, or modules that do not fit side by side."""
+    tree = fdt.parse(data)
+    if wrapped:
+        # Where it puts the tree is seen in what it made.
+        return clashes(modules(tree) + reserved(tree))
     found = [] if len(data) <= MOST_BYTES else [f"it has {len(data)} bytes, and TF-A takes {MOST_BYTES}"]
-    used = [(PLACE, PLACE + MOST_BYTES, "the tree")]
-    for name, node in fdt.parse(data).node("/chosen").children.items():
+    return found + clashes([*modules(tree), (PLACE, PLACE + MOST_BYTES, "the tree")])
+
+
+Span = tuple[int, int, str]
+"""From where to where in memory, and what is there."""
+
+
+def modules(tree: fdt.Tree) -> list[Span]:
+    """The modules that a tree tells of."""
+    found = []
+    for name, node in tree.node("/chosen").children.items():
         high, low, size_high, size = node.cells("reg")
         start = high << 32 | low
-        used.append((start, start + (size_high << 32 | size), name))
-    used.sort()
+        found.append((start, start + (size_high << 32 | size), name))
+    return found
+
+
+def reserved(tree: fdt.Tree) -> list[Span]:
+    """The memory that a tree says is somebody's."""
+    return [(start, start + size, "reserved memory") for start, size in tree.reserved]
+
+
+def clashes(used: list[Span]) -> list[str]:
+    """What does not fit side by side, or is outside of memory."""
+    found = []
+    used = sorted(used)
     for (_, end, before), (start, _, name) in pairwise(used):
         if start < end:
             found.append(f"{name} begins at {start:#x}, in {before}")
