@@ -4,13 +4,15 @@
 prints a console that was recorded on QEMU, of Dom0 or of the bare-metal guest, to where the model would print it.
 
 ``FAKE_FVP_CONSOLE`` names another recording, ``FAKE_FVP_LACKS`` a parameter that this model has not, and
-``FAKE_FVP_THEN`` says what comes after the console: ``hang``, or a status to end with. A machine that boot-wrapper
-started cannot power itself off, and hangs.
+``FAKE_FVP_THEN`` says what comes after the console: ``hang``, ``closed`` (it hangs with its console closed),
+``dies`` (it ends with status 3 a while after it has closed its console), ``killed``, or a status to end with. A
+machine that boot-wrapper started cannot power itself off, and hangs.
 """
 
 import json
 import os
 import re
+import signal
 import struct
 import sys
 import time
@@ -227,8 +229,15 @@ def main() -> int:
     else:
         Path(given["bp.pl011_uart0.out_file"]).write_text(text, encoding="utf-8")
     then = os.environ.get("FAKE_FVP_THEN", "hang" if programs else "0")
-    if then == "hang":
+    if then in ("closed", "dies"):
+        os.close(1)
+    if then == "dies":
+        time.sleep(1.0)
+        os._exit(3)
+    if then in ("hang", "closed"):
         time.sleep(3600)
+    if then == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     return int(then)
 
 

@@ -233,7 +233,7 @@ class Boots(WithFolder):
 
     GOOD = "(XEN) Xen version 4.20\nXENITS: plan 1\nXENITS: ok 1 a\nXENITS: done\n"
 
-    def boot(self, text=GOOD, limit=20.0, wrapped=False, **changes):
+    def boot(self, text=GOOD, limit=20.0, wrapped=False, how=fvp_run.boot, **changes):
         console = self.folder / "console"
         console.write_text(text)
         self.environment(FAKE_FVP_CONSOLE=str(console))
@@ -259,7 +259,7 @@ class Boots(WithFolder):
             data.append((self.folder / "xen", fvp.XEN_ADDRESS))
         options = {"cpus": 2, "start": start, "pci": pci, "data": tuple(data)}
         target = machine(**{**options, "uart1": self.folder / "uart1", **changes})
-        return fvp_run.boot(target.command(FAKE), self.folder, limit, start.powers_off)
+        return how(target.command(FAKE), self.folder, limit, start.powers_off)
 
     def test_good(self):
         boot = self.boot()
@@ -311,6 +311,29 @@ class Boots(WithFolder):
     def test_a_status_behind_a_good_console_is_not_good(self):
         self.environment(FAKE_FVP_THEN="134")
         self.assertEqual(self.boot().problems(), ["the model ended with status 134"])
+
+    def test_a_model_that_somebody_killed_is_not_good(self):
+        self.environment(FAKE_FVP_THEN="killed")
+        with self.assertRaisesRegex(StepError, "the model was killed by signal 9"):
+            self.boot()
+
+    def test_a_model_that_does_not_end(self):
+        self.environment(FAKE_FVP_THEN="closed")
+        for wrapped in (False, True):
+            with (
+                self.subTest(wrapped=wrapped),
+                mock.patch.object(fvp_run, "END_S", 0.5),
+                self.assertRaisesRegex(StepError, "does not end"),
+            ):
+                self.boot(wrapped=wrapped)
+
+    def test_a_model_that_dies_has_the_time_to(self):
+        self.environment(FAKE_FVP_THEN="dies")
+        for wrapped in (False, True):
+            with self.subTest(wrapped=wrapped):
+                self.assertEqual(self.boot(wrapped=wrapped).problems(), ["the model ended with status 3"])
+                column = self.boot("TAP version 13\n1..1\n# start 1 a\n", wrapped=wrapped, how=fvp_run.boot_guest)
+                self.assertEqual(column.cases["a"].why, "the model ended with status 3")
 
     def test_a_model_that_does_not_start(self):
         with self.assertRaisesRegex(StepError, "the model ended with status 1") as caught:

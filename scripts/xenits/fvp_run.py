@@ -136,33 +136,24 @@ def boot(argv: list[str], folder: Path, limit: float, powers_off: bool) -> qemu.
     serial = folder / "serial.log"
     began = time.monotonic()
     process, said = start(argv, folder)
+    patience = 0.0
     try:
         with open(serial, "wb") as out:
             ended, well = qemu.watch(process, console, out, began, limit, "the model", powers_off)
-        if well and powers_off:
-            _wait(process)
+        patience = END_S if well and (powers_off or not console.halted) else 0.0
     finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
+        stopped = qemu.stop(process, patience)
         assert process.stdout is not None
         process.stdout.close()
-    if process.returncode not in (0, -signal.SIGKILL):
-        if console.plan is None:
+    if stopped and patience:
+        raise StepError("the model closed its console and does not end")
+    if process.returncode != 0 and not stopped:
+        ended, well = qemu.describe(process.returncode, "the model"), False
+        # No more than the model itself can be said to be at fault then.
+        if console.plan is None or process.returncode == -signal.SIGKILL:
             text = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise StepError(
-                f"the model ended with status {process.returncode}", log=said, lines=text[-10:],
-                hint=f"see {folder / 'fvp.cmd'}",
-            )  # fmt: skip
-        ended, well = f"the model ended with status {process.returncode}", False
+            raise qemu.QemuDied(ended, log=said, lines=text[-10:], hint=f"see {folder / 'fvp.cmd'}")
     return qemu.Boot(console, time.monotonic() - began, serial, [], ended, well)
-
-
-def _wait(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(END_S)
-    except subprocess.TimeoutExpired:
-        raise StepError("the model closed its console and does not end") from None
 
 
 def boot_guest(argv: list[str], folder: Path, limit: float, powers_off: bool) -> guest.Column:

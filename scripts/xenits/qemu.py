@@ -140,7 +140,7 @@ class Boot:
 
 
 class QemuDied(StepError):
-    """QEMU itself ended, which says nothing of what ran in it."""
+    """QEMU, or a model, itself ended, which says nothing of what ran in it."""
 
 
 def describe(returncode: int, who: str = "QEMU") -> str:
