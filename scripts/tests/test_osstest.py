@@ -541,8 +541,9 @@ class Jobs(unittest.TestCase):
         self.assertNotIn("build-arm64-its-rust-livepatch", known[f"{jobs.PREFIX}nvme"].needs())
 
     def test_a_model_is_told_what_to_run(self):
-        words = jobs.fvp_arguments(jobs.fvp_job("release").runvars)
-        self.assertEqual(" ".join(words), "--platform fvp --its rust --test sata --smp 2 --pta both --release")
+        options = jobs.fvp_options(jobs.fvp_job("release").runvars)
+        self.assertEqual((options.its, options.smp, options.debug, options.tree), ("rust", 2, False, None))
+        self.assertTrue(jobs.fvp_options(jobs.fvp_job("conformance").runvars).debug)
 
     def test_a_flight_has_the_builds_of_its_jobs_first(self):
         names = [spec.name for spec in flights.smoke("")]

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from . import fdt, fvp, fvp_bl31, fvp_firmware, fvp_run, fvp_tree, fvp_wrapper, guest, guest_tests
 from .layout import REPO
+from .osstest import jobs, schedule, statuses, step
+from .osstest.execute import PROGRAMS
+from .osstest.home import HOME_VARIABLE, Home
 from .pipeline import Options
 from .shell import captured, run
 from .suite import Case, Context, Result
@@ -157,18 +160,40 @@ def _whole_wrapped(context: Context) -> Iterable[Result]:
     yield _judge("wrapped-fails", code, said, 1, "cannot find the device tree compiler")
 
 
-def _wrapper() -> fvp_wrapper.Wrapper | None:
-    """The user's program for boot-wrapper."""
-    program = os.environ.get(fvp_wrapper.VARIABLE)
-    return fvp_wrapper.named(Path(program)) if program else None
-
-
 NO_WRAPPER = f"{fvp_wrapper.VARIABLE} is not set, which names a program that makes an image of boot-wrapper's"
+
+
+def _job(context: Context) -> Iterable[Result]:
+    home = Home(context.logs / "home")
+    spec = jobs.fvp_job("boot")
+    flight = schedule.create(home.database, "fvp", [spec])
+    bad = context.logs / "bad.txt"
+    bad.write_text("XENITS: plan 1\nXENITS: not ok 1 sda-0-cpu0 0 interrupts\nXENITS: done\n", encoding="utf-8")
+    wanted: dict[str, tuple[str, dict[str, str]]] = {
+        "good": (statuses.PASS, {}),
+        "wrapped": (statuses.PASS, {fvp_wrapper.VARIABLE: str(FAKE_WRAPPER)}),
+        "bad": (statuses.FAIL, {"FAKE_FVP_CONSOLE": str(bad)}),
+        "killed": (statuses.BROKEN, {"FAKE_FVP_THEN": "killed"}),
+        "unknown": (statuses.BROKEN, {"FAKE_FVP_LACKS": "bp.secure_memory"}),
+        "none": (statuses.STARVED, {fvp.VARIABLE: "", "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}),
+    }
+    for name, (status, env) in wanted.items():
+        everything = {
+            **os.environ, fvp.VARIABLE: str(FAKE), fvp_wrapper.VARIABLE: "", HOME_VARIABLE: str(home.folder),
+            step.FLIGHT_VARIABLE: str(flight), step.JOB_VARIABLE: spec.name, **env,
+        }  # fmt: skip
+        argv = [PROGRAMS / "ts-its-fvp"]
+        code, said = captured(argv, context.logs / f"{name}.log", cwd=REPO, env=everything, limit=LIMIT_S)
+        found = statuses.of_exit_status(code, statuses.FAIL)
+        problems = [] if found == status else [f"it is {found}, not {status}"]
+        if f"\n{status}" not in f"\n{said}":
+            problems.append(f"it does not say '{status}'")
+        yield Result(f"fvp/job/{name}", tuple(problems))
 
 
 def _images(context: Context) -> Iterable[Result]:
     name = "fvp/boot-wrapper"
-    wrapper = _wrapper()
+    wrapper = fvp_wrapper.from_environment()
     if wrapper is None:
         yield Result(name, skipped=NO_WRAPPER)
         return
@@ -189,7 +214,7 @@ def _model(context: Context) -> list[Result]:
 
 def _model_wrapped(context: Context) -> list[Result]:
     name = "fvp/model-boot-wrapper"
-    wrapper = _wrapper()
+    wrapper = fvp_wrapper.from_environment()
     return [_on_a_model(name, wrapper, context.logs) if wrapper else Result(name, skipped=NO_WRAPPER)]
 
 
@@ -213,6 +238,7 @@ def cases() -> Iterable[Case]:
     yield Case("fvp/whole", about, _whole, quick=False)
     about = "the same with boot-wrapper in the place of TF-A, and a program that stands for the user's"
     yield Case("fvp/whole-boot-wrapper", about, _whole_wrapped, quick=False)
+    yield Case("fvp/job", "a job's step on that program: each outcome is the right status", _job, quick=False)
     about = f"images of boot-wrapper's have in them what is needed, if {fvp_wrapper.VARIABLE} names who makes them"
     yield Case("fvp/boot-wrapper", about, _images, quick=False)
     yield Case("fvp/model", "the same on a real model, if there is one", _model, quick=False)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from .. import boots, guest, guest_tests
+from .. import boots, fvp_run, guest, guest_tests
 from ..boots import BootTest, Expectation
 from ..guest_tests import GuestTest
 from ..pipeline import Options
@@ -277,11 +277,14 @@ def fvp_job(case: str) -> Spec:
     return Spec(f"{PREFIX}{case}-fvp", "test-its-fvp", runvars)
 
 
-def fvp_arguments(runvars: Mapping[str, str]) -> list[str]:
-    """What ``scripts/run`` is told."""
-    words = ["--platform", "fvp", "--its", runvars["its"], "--test", runvars["its_test"]]
-    words += ["--smp", runvars["smp"], "--pta", runvars["fvp_pta"]]
-    return words + ([] if runvars["debug_xen"] == "true" else ["--release"])
+def fvp_options(runvars: Mapping[str, str]) -> Options:
+    """What is built and booted for it."""
+    return Options(
+        its=runvars["its"],
+        smp=int(runvars["smp"]),
+        debug=runvars["debug_xen"] == "true",
+        limit=fvp_run.LIMIT_S,
+    )
 
 
 def build_jobs(tree: str = "") -> list[Spec]:

@@ -16,7 +16,7 @@ class Process:
     words: tuple[str, ...]
 
 
-OURS = ("qemu-", "python")
+OURS = ("qemu-", "FVP_", "python")
 """How the names of programs begin that a step starts; a pager on one of its logs is none."""
 
 
