@@ -652,6 +652,25 @@ class CommandLine(FakeFlights):
         self.assertEqual(self.said("flight")[0], 2)
         self.assertEqual(self.said("job", "test-nothing")[0], 2)
 
+    def test_what_cannot_be_meant(self):
+        self.flight(Spec("some-job", "r", {}))
+        for argv, why in (
+            (["flight", "smoke", "--resume"], "either a new flight smoke, or --resume"),
+            (["report", "1", "--against", "1"], "flight 1 cannot be compared with itself"),
+        ):
+            with self.subTest(argv), mock.patch.object(cli, "fly", side_effect=AssertionError):
+                code, said = self.said(*argv)
+                self.assertEqual(code, 2)
+                self.assertIn(why, said)
+        for number in ("0", "-1"):
+            with (
+                self.subTest(number),
+                mock.patch.object(cli, "fly", side_effect=AssertionError),
+                self.assertRaises(SystemExit) as caught,
+            ):
+                self.said("flight", "smoke", "--cores", number)
+            self.assertEqual(caught.exception.code, 2)
+
     def test_a_disk_with_no_room_for_the_database_is_no_traceback(self):
         with mock.patch.object(cli, "start", side_effect=sqlite3.OperationalError("database or disk is full")):
             code, said = self.said("job", "build-arm64-its-c")

@@ -42,6 +42,14 @@ exit status: 0 all jobs passed (or are starved), 1 some did not, 2 wrong options
 """
 
 
+def some(word: str) -> int:
+    """A number that is more than nothing."""
+    number = int(word)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is none")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """Options of ``osstest/run``."""
     made = argparse.ArgumentParser(
@@ -57,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     job = commands.add_parser("job", help="run one job, as a flight with the builds that it needs")
     job.add_argument("name", help="its name; osstest/run list has them")
     for command in (flight, job):
-        command.add_argument("--cores", type=int, metavar="N", help="CPUs to use (default: all)")
+        command.add_argument("--cores", type=some, metavar="N", help="CPUs to use (default: all)")
         command.add_argument(
             "--tree", default=os.environ.get("XEN_TREE", ""), metavar="PATH",
             help=f"your own Xen, for {jobs.UPSTREAM} (default: $XEN_TREE)",
@@ -158,6 +166,11 @@ def start(home: Home, branch: str, blessing: str, specs: list[Spec], cores: int 
 def flight_command(home: Home, args: argparse.Namespace) -> int:
     """``osstest/run flight``."""
     if args.resume is not None:
+        if args.name:
+            raise UsageError(
+                f"either a new flight {args.name}, or --resume",
+                hint="osstest/run list has the numbers; --resume N goes on with that one.",
+            )
         return fly(home, last_flight(home, args.resume), args.cores)
     if not args.name:
         raise UsageError("which flight?", hint=f"one of {', '.join(sorted(flights.FLIGHTS))}, or --resume")
@@ -190,6 +203,8 @@ def report_command(home: Home, args: argparse.Namespace) -> int:
     """``osstest/run report``."""
     flight = last_flight(home, args.flight)
     against = last_flight(home, args.against) if args.against else None
+    if against == flight:
+        raise UsageError(f"flight {flight} cannot be compared with itself")
     show(home, flight, against)
     return 0
 
