@@ -96,6 +96,22 @@ class Headers(unittest.TestCase):
             livepatch.xen_functions(fake(functions))
 
 
+class OfAnotherXen(unittest.TestCase):
+    """A payload that Xen has to refuse."""
+
+    ID = bytes(range(1, 21))
+
+    def test_each_build_id_is_another(self) -> None:
+        other = bytes(byte ^ 0xFF for byte in self.ID)
+        made = livepatch.for_another_xen(b"a" + self.ID + b"b" + self.ID + b"c", b"GNU\0" + self.ID)
+        self.assertEqual(made, b"a" + other + b"b" + other + b"c")
+
+    def test_a_payload_or_a_xen_without_one(self) -> None:
+        for payload, note in ((self.ID + b"a", b"GNU\0" + self.ID), (b"a" * 100, b""), (b"a" * 100, b"a" * 19)):
+            with self.subTest(payload), self.assertRaisesRegex(StepError, "does not name the Xen"):
+                livepatch.for_another_xen(payload, note)
+
+
 class Initramfs(unittest.TestCase):
     """The payloads go behind what is there."""
 

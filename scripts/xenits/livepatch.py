@@ -44,6 +44,8 @@ ARCHIVE = "livepatch.cpio.gz"
 
 _OBJCOPY = "aarch64-linux-gnu-objcopy"
 _NOTE = ".note.gnu.build-id"
+BUILD_ID_BYTES = 20
+"""The end of that note."""
 
 
 def build(xen: XenBuild, folder: Path, log: Path) -> Path:
@@ -55,17 +57,20 @@ def build(xen: XenBuild, folder: Path, log: Path) -> Path:
     hello = _xens_own(xen, log)
     shutil.copy2(hello, top / hello.name)
     note = _section(xen.work / "xen/xen-syms", _NOTE, folder, log)
-    # The id is the last 20 bytes of the note; all of the payload's references to Xen have it.
-    id_ = note[-20:]
-    data = hello.read_bytes()
-    if data.count(id_) < 2:
-        raise StepError(f"{hello.name} does not name the Xen that it was made for", log=log)
-    other = bytes(byte ^ 0xFF for byte in id_)
-    (top / f"{OTHER}.livepatch").write_bytes(data.replace(id_, other))
+    (top / f"{OTHER}.livepatch").write_bytes(for_another_xen(hello.read_bytes(), note))
     _ours(xen, top / f"{CALLS}.livepatch", note, folder, log)
     archive = folder / ARCHIVE
     cpio.pack(root, archive, log)
     return archive
+
+
+def for_another_xen(payload: bytes, note: bytes) -> bytes:
+    """A payload as if it were for a Xen with another build id than the one in this note of Xen's."""
+    id_ = note[-BUILD_ID_BYTES:]
+    # All of the payload's references to Xen have it.
+    if len(id_) != BUILD_ID_BYTES or payload.count(id_) < 2:
+        raise StepError("a live patch does not name the Xen that it was made for")
+    return payload.replace(id_, bytes(byte ^ 0xFF for byte in id_))
 
 
 def append(initrd: Path, archive: Path) -> None:
