@@ -323,6 +323,26 @@ class Scheduling(FakeFlights):
         self.assertEqual((self.folder / "ran").read_text(), "x\n", "what had passed does not run again")
         self.assertEqual([s.status for s in self.database.steps(flight, "slow")], ["pass"])
 
+    def test_what_was_dropped_is_built_again_before_a_flight_goes_on(self):
+        self.program("ts-make", f"mkdir -p $OSSTEST_HOME/logs/1/$OSSTEST_JOB/build; echo x >> {self.folder}/made")
+        self.program("ts-it", "true")
+        self.recipes |= {"make": [Step("ts-make", "make")], "take": [Step("ts-it", "take")]}
+        specs = [Spec(n, "make", {}) for n in ("a", "b", "c")]
+        specs += [Spec("t", "take", {"xbuildjob": "a"}), Spec("u", "take", {"xbuildjob": "b"})]
+        flight = self.flight(*specs)
+        self.assertEqual(set(self.fly(flight).values()), {"pass"})
+        schedule.drop_builds(self.home, flight)
+        self.database.set_job(flight, "t", "aborted")
+        schedule.queue_lost_builds(self.home, flight)
+        found = {job.job: job.status for job in self.database.jobs(flight)}
+        self.assertEqual(found, {"a": "queued", "b": "pass", "c": "pass", "t": "aborted", "u": "pass"})
+        self.assertEqual(set(self.fly(flight).values()), {"pass"})
+        self.assertEqual((self.folder / "made").read_text(), "x\n" * 4)
+        # What is there does not run again.
+        self.database.set_job(flight, "t", "aborted")
+        schedule.queue_lost_builds(self.home, flight)
+        self.assertEqual(self.database.job(flight, "a").status, "pass")
+
     def test_ctrl_c_ends_everything(self):
         self.program("ts-slow", f"sleep 987 & echo $! > {self.folder}/pid; wait")
         flight = self.flight(Spec("slow", "r", {}))
@@ -670,6 +690,11 @@ class CommandLine(FakeFlights):
             ):
                 self.said("flight", "smoke", "--cores", number)
             self.assertEqual(caught.exception.code, 2)
+
+    def test_ctrl_c_is_no_traceback(self):
+        with mock.patch.object(cli, "show", side_effect=KeyboardInterrupt):
+            self.flight(Spec("some-job", "r", {}))
+            self.assertEqual(self.said("report"), (130, "\nstopped\n"))
 
     def test_a_disk_with_no_room_for_the_database_is_no_traceback(self):
         with mock.patch.object(cli, "start", side_effect=sqlite3.OperationalError("database or disk is full")):

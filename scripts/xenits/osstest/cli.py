@@ -21,7 +21,7 @@ from .execute import Runner
 from .home import Home
 from .jobs import Spec
 from .publish import publish
-from .schedule import Flight, create, drop_old_builds
+from .schedule import Flight, create, drop_old_builds, queue_lost_builds
 
 _ABOUT = """\
 Run flights of integration jobs on this machine: builds of Xen, and boots of them
@@ -171,7 +171,9 @@ def flight_command(home: Home, args: argparse.Namespace) -> int:
                 f"either a new flight {args.name}, or --resume",
                 hint="osstest/run list has the numbers; --resume N goes on with that one.",
             )
-        return fly(home, last_flight(home, args.resume), args.cores)
+        flight = last_flight(home, args.resume)
+        queue_lost_builds(home, flight)
+        return fly(home, flight, args.cores)
     if not args.name:
         raise UsageError("which flight?", hint=f"one of {', '.join(sorted(flights.FLIGHTS))}, or --resume")
     return start(home, args.name, "real", flights.FLIGHTS[args.name](args.tree), args.cores)
@@ -220,6 +222,9 @@ def main(argv: list[str]) -> int:
     except StepError as error:
         print(error.render(), file=sys.stderr)
         return error.status
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
     except (sqlite3.Error, OSError) as error:
         print(f"what the flight does cannot be written down: {error}", file=sys.stderr)
         return 1

@@ -47,6 +47,17 @@ def drop_old_builds(home: Home) -> None:
         drop_builds(home, flight.flight)
 
 
+def queue_lost_builds(home: Home, flight: int) -> None:
+    """A flight is to go on: what unfinished jobs need, and has been dropped since, is made anew."""
+    database = home.database
+    every = {job.job: job for job in database.jobs(flight)}
+    unfinished = [name for name, job in every.items() if job.status in statuses.UNFINISHED]
+    for need in {need for name in unfinished for need in jobs.needed(database.runvars(flight, name))}:
+        made = (home.flight_logs(flight) / need / BUILD).is_dir()
+        if not made and need in every and every[need].status == statuses.PASS:
+            database.set_job(flight, need, statuses.QUEUED)
+
+
 class Flight:
     """A flight while it runs."""
 
