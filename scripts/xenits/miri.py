@@ -52,8 +52,8 @@ ALWAYS = "^(?!its-core behaviour: (?!happy::))"
 FORBID_UNSAFE = ("its-arch", "its-core", "its-testkit")
 """Packages whose code and tests have none."""
 
-PER_PROCESS = 8
-"""Tests of one process: the interpreter needs a second to start."""
+PER_PROCESS = 16
+"""Tests of one process: the interpreter needs some seconds to start."""
 
 LIMIT_S = 3600.0
 """After that a process hangs; it is many times what one takes, on a busy machine too."""

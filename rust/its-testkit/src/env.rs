@@ -30,7 +30,7 @@ impl Env for Fake {
 
     fn alloc<T: Send + Sync>(
         len: usize,
-        make: impl FnMut(usize) -> T,
+        mut make: impl FnMut(usize) -> T,
     ) -> Result<Self::Buf<T>, Error> {
         let world = if len == 0 {
             None
@@ -41,7 +41,10 @@ impl Env for Fake {
         };
         // As with Xen's heap: the elements are made once there is room.
         let mut buf = Buf { elements: Vec::with_capacity(len), world };
-        buf.elements.extend((0..len).map(make));
+        // Miri takes three times as long to extend it by an iterator.
+        for index in 0..len {
+            buf.elements.push(make(index));
+        }
         Ok(buf)
     }
 

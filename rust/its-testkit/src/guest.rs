@@ -82,8 +82,14 @@ impl Ram {
             let start = usize::try_from(at % PAGE).expect("small");
             let page = self.page(at).unwrap_or_else(|| panic!("no RAM at {at:#x}"));
             let (here, beyond) = rest.split_at(rest.len().min(4096 - start));
-            for (offset, byte) in (start..).zip(here) {
-                page.set_byte(offset, *byte);
+            if start.is_multiple_of(8) && here.len().is_multiple_of(8) {
+                for (word, bytes) in page.0[start / 8..].iter().zip(here.as_chunks().0) {
+                    word.store(u64::from_le_bytes(*bytes), Ordering::Relaxed);
+                }
+            } else {
+                for (offset, byte) in (start..).zip(here) {
+                    page.set_byte(offset, *byte);
+                }
             }
             at = (at / PAGE + 1) * PAGE;
             rest = beyond;

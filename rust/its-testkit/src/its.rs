@@ -39,7 +39,52 @@ struct MappedDevice {
     itt: u64,
     events: u64,
     /// LPI and collection of each event.
-    map: BTreeMap<u32, (u32, u16)>,
+    map: Few<(u32, u16)>,
+}
+
+/// What some numbers stand for, all of them small: looked up at each command.
+#[derive(Clone, Debug)]
+struct Few<T>(Vec<Option<T>>);
+
+impl<T: Clone> Few<T> {
+    fn get(&self, number: u32) -> Option<&T> {
+        self.0.get(usize::try_from(number).expect("small"))?.as_ref()
+    }
+
+    fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.0.get_mut(usize::try_from(number).expect("small"))?.as_mut()
+    }
+
+    /// What it stood for before.
+    fn insert(&mut self, number: u32, value: T) -> Option<T> {
+        let at = usize::try_from(number).expect("small");
+        assert!(at < 1 << 24, "number {number:#x} is beyond all that there is");
+        if at >= self.0.len() {
+            self.0.resize(at + 1, None);
+        }
+        self.0[at].replace(value)
+    }
+
+    fn remove(&mut self, number: u32) -> Option<T> {
+        self.0.get_mut(usize::try_from(number).expect("small"))?.take()
+    }
+
+    fn values(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        (0..).zip(&self.0).filter_map(|(number, value)| Some((number, value.as_ref()?)))
+    }
+}
+
+/// What an LPI is used for.
+#[derive(Clone, Copy, Debug)]
+enum Use {
+    /// An event of this device.
+    Mapped(u32),
+    /// It was unmapped, and not every redistributor has had a SYNC since.
+    Left,
 }
 
 /// What an unmapped device or event leaves behind until each redistributor has had a
@@ -47,7 +92,7 @@ struct MappedDevice {
 #[derive(Debug)]
 struct Limbo {
     itt: Option<u64>,
-    lpis: BTreeSet<u32>,
+    lpis: Vec<u32>,
     rdbases: BTreeSet<u64>,
 }
 
@@ -64,8 +109,8 @@ pub struct Model {
     polls: u32,
     garbage: Option<u64>,
     devices: BTreeMap<u32, MappedDevice>,
-    /// Device and event of each LPI that is mapped.
-    owners: BTreeMap<u32, (u32, u32)>,
+    /// By the number of the LPI above the first.
+    lpis: Few<Use>,
     collections: BTreeMap<u16, u64>,
     /// Collections that events were ever mapped to.
     used: BTreeSet<u16>,
@@ -194,7 +239,7 @@ impl Model {
                     "host ITS: {command:?}: the ITT is in use"
                 );
                 let mapped =
-                    MappedDevice { itt: itt.get(), events: size.count(), map: BTreeMap::new() };
+                    MappedDevice { itt: itt.get(), events: size.count(), map: Few(Vec::new()) };
                 let before = self.devices.insert(device.get(), mapped);
                 assert!(before.is_none(), "host ITS: {command:?}: the device is mapped already");
             }
@@ -203,15 +248,12 @@ impl Model {
                 if let Some(gone) = self.devices.remove(&device.get()) {
                     let used = self.collections.iter().filter(|(id, _)| self.used.contains(id));
                     let rdbases = used.map(|(_, rdbase)| *rdbase).collect();
-                    for (lpi, _) in gone.map.values() {
-                        self.owners.remove(lpi);
+                    let lpis: Vec<_> = gone.map.values().map(|(lpi, _)| *lpi).collect();
+                    for lpi in &lpis {
+                        self.lpis.insert(lpi - Lpi::FIRST, Use::Left);
                     }
-                    self.limbo.push(Limbo {
-                        itt: Some(gone.itt),
-                        lpis: gone.map.values().map(|(lpi, _)| *lpi).collect(),
-                        rdbases,
-                    });
-                    self.limbo.retain(|limbo| !limbo.rdbases.is_empty());
+                    self.limbo.push(Limbo { itt: Some(gone.itt), lpis, rdbases });
+                    self.end_limbo();
                 }
             }
             Command::Mapc { collection, rdbase, valid } => {
@@ -228,14 +270,15 @@ impl Model {
                     self.collections.contains_key(&collection.get()),
                     "host ITS: {command:?}: the collection is not mapped"
                 );
-                if let Some((other, _)) = self.owners.get(&lpi) {
-                    panic!("host ITS: {command:?}: device {other:#x} has that LPI");
+                match self.lpis.insert(lpi - Lpi::FIRST, Use::Mapped(device.get())) {
+                    Some(Use::Mapped(other)) => {
+                        panic!("host ITS: {command:?}: device {other:#x} has that LPI")
+                    }
+                    Some(Use::Left) => {
+                        panic!("host ITS: {command:?}: the LPI was unmapped, but not SYNCed")
+                    }
+                    None => {}
                 }
-                self.owners.insert(lpi, (device.get(), event.get()));
-                assert!(
-                    !self.limbo.iter().any(|limbo| limbo.lpis.contains(&lpi)),
-                    "host ITS: {command:?}: the LPI was unmapped, but not SYNCed"
-                );
                 self.used.insert(collection.get());
                 let mapped = self.device(command, device.get());
                 assert!(
@@ -255,7 +298,7 @@ impl Model {
                     limbo.rdbases.remove(&rdbase.get());
                 }
                 self.look_again(rdbase.get());
-                self.limbo.retain(|limbo| !limbo.rdbases.is_empty());
+                self.end_limbo();
             }
             Command::Movi { device, event, collection } => {
                 assert!(
@@ -264,24 +307,29 @@ impl Model {
                 );
                 self.used.insert(collection.get());
                 let mapped = self.device(command, device.get());
-                let entry = mapped.map.get_mut(&event.get());
+                let entry = mapped.map.get_mut(event.get());
                 let entry =
                     entry.unwrap_or_else(|| panic!("host ITS: {command:?}: event not mapped"));
                 entry.1 = collection.get();
             }
             Command::Discard { device, event } => {
                 let mapped = self.device(command, device.get());
-                let gone = mapped.map.remove(&event.get());
+                let gone = mapped.map.remove(event.get());
                 let gone = gone.unwrap_or_else(|| panic!("host ITS: {command:?}: not mapped"));
-                self.owners.remove(&gone.0);
+                self.lpis.insert(gone.0 - Lpi::FIRST, Use::Left);
                 self.pending.remove(&gone.0);
                 self.due.retain(|due| due.get() != gone.0);
                 let rdbase = self.collections.get(&gone.1).copied();
-                self.limbo.push(Limbo {
-                    itt: None,
-                    lpis: BTreeSet::from([gone.0]),
-                    rdbases: rdbase.into_iter().collect(),
-                });
+                let mut events = self.limbo.iter_mut().filter(|limbo| limbo.itt.is_none());
+                if let Some(limbo) = events.find(|limbo| limbo.rdbases.iter().eq(&rdbase)) {
+                    limbo.lpis.push(gone.0);
+                } else {
+                    self.limbo.push(Limbo {
+                        itt: None,
+                        lpis: vec![gone.0],
+                        rdbases: rdbase.into_iter().collect(),
+                    });
+                }
             }
             Command::Inv { device, event } => {
                 let (lpi, collection) = self.event(command, device.get(), event.get());
@@ -303,8 +351,17 @@ impl Model {
         let mapped = self.device(command, device);
         *mapped
             .map
-            .get(&event)
+            .get(event)
             .unwrap_or_else(|| panic!("host ITS: {command:?}: the event is not mapped"))
+    }
+
+    /// What every redistributor has had a SYNC for is gone for good.
+    fn end_limbo(&mut self) {
+        for gone in self.limbo.extract_if(.., |limbo| limbo.rdbases.is_empty()) {
+            for lpi in gone.lpis {
+                self.lpis.remove(lpi - Lpi::FIRST);
+            }
+        }
     }
 
     /// A redistributor reads the properties again that it was told to.
@@ -360,7 +417,7 @@ impl FakeHostIts {
             polls: 0,
             garbage: None,
             devices: BTreeMap::new(),
-            owners: BTreeMap::new(),
+            lpis: Few(Vec::new()),
             collections: BTreeMap::new(),
             used: BTreeSet::new(),
             limbo: Vec::new(),
@@ -418,7 +475,7 @@ impl FakeHostIts {
     #[must_use]
     pub fn fire(&self, device: u32, event: u32) -> Option<(Lpi, u64)> {
         let mut model = lock(&self.0);
-        let (lpi, collection) = *model.devices.get(&device)?.map.get(&event)?;
+        let (lpi, collection) = *model.devices.get(&device)?.map.get(event)?;
         if model.disabled.contains(&lpi) {
             model.pending.insert(lpi);
             return None;
@@ -437,7 +494,7 @@ impl FakeHostIts {
     #[must_use]
     pub fn disabled(&self, device: u32, event: u32) -> Option<(bool, bool)> {
         let model = lock(&self.0);
-        let (lpi, _) = *model.devices.get(&device)?.map.get(&event)?;
+        let (lpi, _) = *model.devices.get(&device)?.map.get(event)?;
         Some((model.disabled.contains(&lpi), model.pending.contains(&lpi)))
     }
 
@@ -451,8 +508,10 @@ impl FakeHostIts {
         for lpi in &model.disabled {
             assert!(!model.world.property(*lpi), "host LPI {lpi} was enabled without an INV");
         }
-        for lpi in model.owners.keys().filter(|lpi| !model.disabled.contains(lpi)) {
-            assert!(model.world.property(*lpi), "host LPI {lpi} was disabled without an INV");
+        let mapped = model.lpis.iter().filter(|(_, what)| matches!(what, Use::Mapped(_)));
+        for lpi in mapped.map(|(index, _)| Lpi::FIRST + index) {
+            let told = model.disabled.contains(&lpi) || model.world.property(lpi);
+            assert!(told, "host LPI {lpi} was disabled without an INV");
         }
     }
 
@@ -460,7 +519,10 @@ impl FakeHostIts {
     #[must_use]
     pub fn mapped(&self) -> (usize, usize) {
         let model = lock(&self.0);
-        (model.devices.len(), model.devices.values().map(|device| device.map.len()).sum())
+        (
+            model.devices.len(),
+            model.devices.values().map(|device| device.map.values().count()).sum(),
+        )
     }
 
     /// How many events each collection has.

@@ -18,6 +18,7 @@ use crate::cmd;
 use crate::env::Fake;
 use crate::guest::{FakeGuest, Ram};
 use crate::its::FakeHostIts;
+use crate::scaled;
 use crate::vcpu::{FakeVcpu, Mode};
 use crate::world::{self, World};
 
@@ -79,8 +80,9 @@ impl Default for Config {
             vcpus: 2,
             cpus: 4,
             its: 1,
-            id_bits: 16,
-            host_id_bits: 16,
+            // Seven times as many LPIs take seven times as long to set up.
+            id_bits: scaled(16, 14),
+            host_id_bits: scaled(16, 14),
             device_bits: 16,
             event_bits: 16,
             host_queue_bytes: 4096,

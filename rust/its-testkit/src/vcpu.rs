@@ -177,7 +177,8 @@ impl FakeVcpu {
     /// Take the vGIC lock.
     #[must_use]
     pub fn hold(&self) -> Held {
-        assert!(self.0.owner.load(Ordering::Relaxed) != me(), "vGIC lock taken twice");
+        let mine = me();
+        assert!(self.0.owner.load(Ordering::Relaxed) != mine, "vGIC lock taken twice");
         let meanwhile = lock(&self.0.on_lock).take();
         if let Some(meanwhile) = meanwhile {
             let world = World::current();
@@ -188,17 +189,18 @@ impl FakeVcpu {
             assert!(other_cpu.join().is_ok(), "the other CPU has failed");
         }
         world::acquire(VGIC_RANK, true, "a vGIC lock");
-        let since = Instant::now();
-        while self
-            .0
-            .owner
-            .compare_exchange_weak(0, me(), Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
-            assert!(since.elapsed() < LOCK_PATIENCE, "deadlock on a vGIC lock");
-            std::thread::yield_now();
+        if !self.try_own(mine) {
+            let since = Instant::now();
+            while !self.try_own(mine) {
+                assert!(since.elapsed() < LOCK_PATIENCE, "deadlock on a vGIC lock");
+                std::thread::yield_now();
+            }
         }
         Held(self.clone())
+    }
+
+    fn try_own(&self, who: u64) -> bool {
+        self.0.owner.compare_exchange(0, who, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     fn assert_held(&self, who: &str) {

@@ -135,16 +135,21 @@ fn mapd_of_a_device_beyond_the_its_fails() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapd_wants_as_many_events_as_there_are_lpis() {
     let config = Config { host_id_bits: 14, max_events: Some(8192), ..Config::default() };
     let m = Machine::booted(config);
-    // 2^13 host LPIs in all.
-    m.fails(cmd::mapd(6, 14), CommandError::MAPD_ITTSIZE_OOR);
-    m.ok(cmd::mapd(6, 13));
+    // 2^13 host LPIs in all, of which others may have some.
+    let bits = scaled(13, 6);
+    let others: Vec<_> =
+        (bits..13).rev().map(|bits| m.host.lpis.alloc(99, 1 << bits).expect("room")).collect();
+    m.fails(cmd::mapd(6, bits + 1), CommandError::MAPD_ITTSIZE_OOR);
+    m.ok(cmd::mapd(6, bits));
     m.fails(cmd::mapd(7, 5), CommandError::MAPD_ITTSIZE_OOR);
     m.ok(cmd::unmapd(6));
     m.ok(cmd::mapd(7, 5));
+    for range in others {
+        m.host.lpis.free(range);
+    }
     m.check();
     m.destroy();
 }
@@ -296,38 +301,40 @@ fn mapti_errors() {
     m.ok(cmd::mapd(6, 2));
     m.fails(cmd::mapti(OVER, 0, 8200, 0), CommandError::MAPTI_DEVICE_OOR);
     m.fails(cmd::mapti(7, 0, 8200, 0), CommandError::MAPTI_UNMAPPED_DEVICE);
+    let end = 1 << m.config.id_bits;
     for event in [4, 31, 32, 1 << 16, u32::MAX] {
         m.fails(cmd::mapti(6, event, 8200, 0), CommandError::MAPTI_ID_OOR);
     }
     m.fails(cmd::mapti(6, 0, 8200, 256), CommandError::MAPTI_COLLECTION_OOR);
-    for intid in [0, 1, 31, 1023, 1024, 8191, 1 << 16, 1 << 24, u32::MAX] {
+    for intid in [0, 1, 31, 1023, 1024, 8191, end, 1 << 16, 1 << 24, u32::MAX] {
         m.fails(cmd::mapti(6, 0, intid, 0), CommandError::MAPTI_PHYSICALID_OOR);
     }
     assert!(!m.fire(6, 0));
-    for intid in [8192, (1 << 16) - 1] {
+    for intid in [8192, end - 1] {
         m.ok(cmd::mapti(6, 0, intid, 0));
     }
     m.destroy();
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapi_errors() {
     let m = roomy();
-    m.ok(cmd::mapd(6, 14));
+    let bits = scaled(14, 5);
+    let end = 1 << bits;
+    m.ok(cmd::mapd(6, bits));
     m.fails(cmd::mapi(OVER, 8200, 0), CommandError::MAPI_DEVICE_OOR);
     m.fails(cmd::mapi(7, 8200, 0), CommandError::MAPI_UNMAPPED_DEVICE);
-    m.fails(cmd::mapi(6, 1 << 14, 0), CommandError::MAPI_ID_OOR);
-    m.fails(cmd::mapi(6, 8200, 256), CommandError::MAPI_COLLECTION_OOR);
-    m.fails(cmd::mapi(6, 8191, 0), CommandError::MAPI_PHYSICALID_OOR);
-    m.fails(cmd::mapi(6, 0, 0), CommandError::MAPI_PHYSICALID_OOR);
+    m.fails(cmd::mapi(6, end, 0), CommandError::MAPI_ID_OOR);
+    m.fails(cmd::mapi(6, end - 1, 256), CommandError::MAPI_COLLECTION_OOR);
+    for event in [0, 31, 8191].into_iter().filter(|event| *event < end) {
+        m.fails(cmd::mapi(6, event, 0), CommandError::MAPI_PHYSICALID_OOR);
+    }
     m.destroy();
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn mapi_makes_the_event_an_lpi_of_the_same_number() {
-    let m = machine();
+    let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
     m.ok(cmd::mapd(6, 14));
     m.enable(8200);
     m.ok(cmd::mapi(6, 8200, 1));

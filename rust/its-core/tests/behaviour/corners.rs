@@ -76,7 +76,7 @@ fn a_command_that_waits_learns_that_another_domain_gave_up() {
     assert!(m.w64(GITS_CWRITER, at + 32), "it waits for the host");
     let result = loop {
         match other.add_device(&m.host, 0, DeviceId::new(6), 32) {
-            Ok(true) => m.world.advance(10_000),
+            Ok(true) => m.world.advance(scaled(10_000, 1_000_000)),
             result => break result,
         }
     };

@@ -154,14 +154,14 @@ fn an_announced_device_of_the_hardware_domain_grows_at_its_mapd() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps thousands of events: minutes")]
 fn a_device_that_cannot_grow_keeps_what_it_had() {
     let m = Machine::booted(Config { host_id_bits: 14, ..Config::default() });
     m.add_device(5, 64).expect("room");
-    m.add_device(6, 4096).expect("room");
+    let events = scaled(4096_u16, 32);
+    m.add_device(6, events.into()).expect("room");
     // 8192 LPIs in all.
     m.fails(cmd::mapd(5, 13), CommandError::MAPD_ITTSIZE_OOR);
-    assert_eq!(m.its[0].mapped(), (2, 64 + 4096));
+    assert_eq!(m.its[0].mapped(), (2, 64 + usize::from(events)));
     m.map(5, 20, 8192);
     m.fire(5, 3);
     m.expect(&[8195], &[]);
@@ -301,8 +301,9 @@ fn listed(m: &Machine) -> Vec<u32> {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
 fn many_devices_are_found_whatever_the_order_of_their_coming_and_going() {
+    // More than an array of 64 has room for.
+    const EACH: u32 = scaled(300, 70);
     let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
     let mut there = BTreeSet::new();
     // Up, down, all over the place, and between others that are there.
@@ -310,14 +311,15 @@ fn many_devices_are_found_whatever_the_order_of_their_coming_and_going() {
         [&|n| 1000 + n, &|n| 999 - n, &|n| 2000 + n * 389 % 500, &|n| 5000 + n * 8, &|n| {
             5001 + n * 7919 % 500 * 4
         }];
-    for (round, wave) in waves.iter().enumerate() {
-        for n in 0..300 {
+    for (round, wave) in scaled(&waves[..], &waves[2..3]).iter().enumerate() {
+        for n in 0..EACH {
             m.add_device(wave(n), 1).expect("room");
             there.insert(wave(n));
         }
         assert!(listed(&m).iter().eq(&there), "wave {round}");
         // Some of them go, then all in the middle.
-        let going: Vec<_> = (0..300).filter(|n| n % 7 == 3 || (100..200).contains(n)).collect();
+        let middle = EACH / 3..EACH * 2 / 3;
+        let going: Vec<_> = (0..EACH).filter(|n| n % 7 == 3 || middle.contains(n)).collect();
         for n in going {
             m.remove_device(wave(n)).expect("it is there");
             there.remove(&wave(n));
@@ -357,20 +359,19 @@ fn many_devices_are_found_whatever_the_order_of_their_coming_and_going() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
 fn devices_are_found_when_all_next_to_them_have_gone() {
     // The map's arrays have 32 or 64 of these each.
-    let up = (0..128).collect();
+    let up = (0..scaled(128, 66)).collect();
     let down = (0..128).rev().collect();
     let between = (0..128).rev().map(|n| n * 2).chain((193..256).step_by(2)).collect();
-    for coming in [up, down, between] {
-        let coming: Vec<u32> = coming;
-        for first in (0..256).step_by(32) {
-            for going in [first..first + 32, first..first + 64] {
+    let all: [Vec<u32>; 3] = [up, down, between];
+    for coming in &all[..scaled(3, 1)] {
+        for first in (0..256).step_by(scaled(32, 256)) {
+            for going in &[first..first + 64, first..first + 32][..scaled(2, 1)] {
                 World::renew();
                 let m = Machine::booted(Config::default());
                 let mut there = BTreeSet::new();
-                for &device in &coming {
+                for &device in coming {
                     m.add_device(device, 1).expect("room");
                     there.insert(device);
                 }
@@ -387,12 +388,11 @@ fn devices_are_found_when_all_next_to_them_have_gone() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps hundreds of devices: minutes")]
 fn each_of_many_devices_is_had_whole_or_not_at_all() {
     // Those for which an array becomes two, 256 for which the list of arrays
     // becomes full, and the one after it.
-    for count in (64..=257).step_by(32).chain([257]) {
-        for fails in 0.. {
+    for count in (64..=257).step_by(32).chain([257]).take(scaled(9, 1)) {
+        for fails in (0..).step_by(scaled(1, 4)) {
             World::renew();
             let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
             for device in 0..count {
@@ -441,7 +441,7 @@ fn a_dead_its_is_waited_for_once_in_a_trap() {
     let m = hardware();
     m.its[0].set_pace(Pace::Hang(0));
     let before = m.world.now();
-    let commands: Vec<_> = (0..32).map(|device| cmd::mapd(device, 5)).collect();
+    let commands: Vec<_> = (0..scaled(32, 4)).map(|device| cmd::mapd(device, 5)).collect();
     let log = m.run_on(0, &commands);
     assert!(m.world.now() - before < 200_000_000, "{} ns", m.world.now() - before);
     assert!(log.iter().any(|line| line.contains("command queue timed out")), "{log:?}");

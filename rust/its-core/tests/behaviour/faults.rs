@@ -25,7 +25,7 @@ use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
 /// The LPI of a device that nothing happens to.
 const STEADY: u32 = 8192;
 /// The LPI of event 0 of the device in question.
-const LPI: u32 = 20_000;
+const LPI: u32 = 12_000;
 /// That device.
 const DEVICE: u32 = 30;
 /// EventID bits that it grows to, and the last event then.
@@ -257,7 +257,7 @@ fn every_allocation_of_enable_lpis_may_fail() {
             m.boot_its(0);
             m.ok_all(&[cmd::mapc(0, 0), cmd::mapc(1, 1)]);
             m.map(1, 1, STEADY);
-            let propbaser = PropBaser::new().with_id_bits(15);
+            let propbaser = PropBaser::new().with_id_bits(m.config.id_bits - 1);
             let propbaser = propbaser.with_address(GuestPa::new(PROPERTIES));
             m.gicr_w64(0, GICR_PROPBASER, propbaser.into());
             m.gicr_w64(0, GICR_PENDBASER, PendBaser::new().with_ptz(true).into());

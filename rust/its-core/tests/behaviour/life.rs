@@ -122,17 +122,17 @@ fn a_mapd_that_runs_out_of_memory_can_be_tried_again() {
 fn a_mapti_that_runs_out_of_memory_can_be_tried_again() {
     let m = Machine::booted(Config::default());
     m.map(5, 2, 8192);
-    m.enable(20_000);
+    m.enable(12_000);
     m.world.fail_once_after(0);
-    let log = m.run_on(0, &[cmd::mapti(5, 0, 20_000, 1)]);
+    let log = m.run_on(0, &[cmd::mapti(5, 0, 12_000, 1)]);
     assert!(!m.world.stop_failing());
     assert!(log.len() == 1 && log[0].contains("MAPTI_"), "{log:?}");
     // The event is what it was.
     m.fire(5, 0);
     m.expect(&[8192], &[]);
-    m.ok(cmd::mapti(5, 0, 20_000, 1));
+    m.ok(cmd::mapti(5, 0, 12_000, 1));
     m.fire(5, 0);
-    m.expect(&[], &[20_000]);
+    m.expect(&[], &[12_000]);
     m.destroy();
 }
 

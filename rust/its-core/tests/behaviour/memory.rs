@@ -35,7 +35,8 @@ fn bound(m: &Machine) -> usize {
 
 #[test]
 fn a_guest_cannot_have_more_than_its_share_of_memory() {
-    let m = Machine::new(Config { vcpus: VCPUS, max_events: Some(ALLOWANCE), ..Config::default() });
+    let config = Config { vcpus: VCPUS, id_bits: 16, ..Config::default() };
+    let m = Machine::new(Config { max_events: Some(ALLOWANCE), ..config });
     let start = m.world.bytes();
     let _start = m.world.take_peak();
     m.boot_its(0);
@@ -79,7 +80,7 @@ fn a_guest_cannot_have_more_than_its_share_of_memory() {
 
 #[test]
 fn the_debug_key_counts_the_pages_of_the_lpi_table() {
-    let m = Machine::booted(Config::default());
+    let m = Machine::booted(Config { id_bits: 16, ..Config::default() });
     m.ok(cmd::mapd(5, 5));
     let empty = m.stat("table_bytes");
     for (event, lpi, pages) in [(0, 8192, 1), (1, 8193, 1), (2, 8192 + 512, 2), (3, 65535, 3)] {
@@ -96,8 +97,9 @@ fn a_guest_without_devices_can_have_next_to_nothing() {
     let m = Machine::booted(config);
     let booted = m.world.bytes();
     let _start = m.world.take_peak();
-    try_all(&m, (0..200).map(|device| cmd::mapd(device, 5)));
-    try_all(&m, (8192..8392).map(|lpi| cmd::mapti(0, 0, lpi, 0)));
+    let times = scaled(200, 20);
+    try_all(&m, (0..times).map(|device| cmd::mapd(device, 5)));
+    try_all(&m, (8192..8192 + times).map(|lpi| cmd::mapti(0, 0, lpi, 0)));
     assert_eq!((m.world.take_peak(), m.world.table_bytes()), (booted, 0));
     m.destroy();
 }

@@ -71,7 +71,7 @@ fn runs() -> Runs {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     let rng_seed = if cases.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
     Runs {
-        cases: cases.unwrap_or(scaled(400, 2)),
+        cases: cases.unwrap_or(scaled(400, 1)),
         rng_seed,
         failure_persistence: None,
         ..Runs::default()

@@ -19,7 +19,9 @@ fn machine(config: Config, count: u32, priority: impl Fn(u32) -> u8) -> Machine 
 }
 
 /// More than are looked at in one go.
-const MANY: u32 = 240;
+const MANY: u32 = scaled(240, 100);
+/// More than one step moves.
+const HUNDREDS: u32 = scaled(600, 300);
 
 fn place(m: &Machine, lpi: u32) -> Option<Place> {
     m.vcpus[0].place(Lpi::new(lpi).expect("an LPI"))
@@ -268,7 +270,7 @@ fn slots_that_are_emptied_are_filled_again() {
 #[test]
 fn many_pending_lpis_move_at_once() {
     for command in [cmd::mapc(0, 1), cmd::movall(0, 1)] {
-        for taken in [0, 3] {
+        for &taken in scaled(&[0, 3][..], &[3]) {
             let count = scaled(200, 60);
             let m = machine(Config::default(), count, |event| {
                 u8::try_from(event % 50).expect("small") * 4
@@ -305,7 +307,7 @@ fn a_storm_of_a_disabled_lpi_is_one_bit() {
     let m = machine(Config::default(), 1, |_| 0xa0);
     m.disable(8192);
     let allocations = m.world.allocations();
-    for _ in 0..10_000 {
+    for _ in 0..scaled(10_000, 200) {
         m.fire(5, 0);
     }
     assert_eq!(m.world.allocations(), allocations);
@@ -347,10 +349,10 @@ fn an_urgent_lpi_is_seen_behind_many_others() {
 #[test]
 fn an_urgent_lpi_is_seen_when_a_drain_is_over() {
     let m = Machine::booted(Config { queue_pages: 2, ..Config::default() });
-    m.map(5, 600, 8192);
+    m.map(5, HUNDREDS, 8192);
     m.set_property(8202, 0x20, true);
     m.ok(cmd::mapc(2, 0));
-    for event in (0..600).filter(|event| *event != 10) {
+    for event in (0..HUNDREDS).filter(|event| *event != 10) {
         m.fire(5, event);
     }
     m.settle();
@@ -371,9 +373,9 @@ fn an_urgent_lpi_is_seen_when_a_drain_is_over() {
 #[test]
 fn an_urgent_lpi_is_seen_among_hundreds() {
     let m = Machine::booted(Config { queue_pages: 2, ..Config::default() });
-    m.map(5, 600, 8192);
+    m.map(5, HUNDREDS, 8192);
     m.set_property(8202, 0x20, true);
-    for event in (0..600).filter(|event| *event != 10) {
+    for event in (0..HUNDREDS).filter(|event| *event != 10) {
         m.fire(5, event);
     }
     m.settle();

@@ -937,10 +937,14 @@ fn bare() -> (impl Table, FakeHostIts, impl Fn(Command)) {
         itt: GuestPa::new(itt.address()),
         valid: true,
     });
-    let event = EventId::new(0);
-    let collection = its_arch::CollectionId::new(0);
-    submit(Command::Mapti { device, event, intid: Intid::new(8192), collection });
+    submit(mapti(0));
     (itt, its, submit)
+}
+
+/// An event of that device becomes the first LPI.
+fn mapti(event: u32) -> Command {
+    let (device, event, intid) = (DeviceId::new(1), EventId::new(event), Intid::new(8192));
+    Command::Mapti { device, event, intid, collection: its_arch::CollectionId::new(0) }
 }
 
 #[test]
@@ -986,5 +990,24 @@ fn the_model_notices_who_takes_what_is_reserved() {
     its.set_pace(Pace::Hang(0));
     for _ in 0..128 {
         submit(cmd::sync(0));
+    }
+}
+
+#[test]
+#[should_panic(expected = "device 0x1 has that LPI")]
+fn the_model_notices_an_lpi_of_two_events() {
+    let (_itt, _, submit) = bare();
+    submit(mapti(1));
+}
+
+#[test]
+#[should_panic(expected = "the LPI was unmapped, but not SYNCed")]
+fn the_model_notices_an_lpi_that_is_used_again_before_a_sync() {
+    let (_itt, _, submit) = bare();
+    for rdbase in [0, 1] {
+        // The one that its events went to counts.
+        submit(cmd::discard(1, 0));
+        submit(cmd::sync(rdbase));
+        submit(mapti(0));
     }
 }

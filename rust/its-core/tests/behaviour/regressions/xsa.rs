@@ -460,7 +460,7 @@ fn xsa_383_409_allocation_is_bounded() {
 /// is pinned once for each use, and given back once, whatever fails.
 #[test]
 fn xsa_473_pinned_pages_are_given_back_once() {
-    let m = Machine::new(Config::default());
+    let m = Machine::new(Config { id_bits: 16, ..Config::default() });
     assert_eq!(m.ram.pins(), 0);
     m.boot_redist(0);
     // 57344 bytes of properties.
