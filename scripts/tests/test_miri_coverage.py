@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How Miri's tests are dealt out, and how coverage is counted."""
 
+import re
 import tempfile
 import unittest
 from pathlib import Path
@@ -33,6 +34,12 @@ class Miri(unittest.TestCase):
         ]
         found = miri.binaries({"packages": [{"name": "its-core", "targets": targets}]})
         self.assertEqual([b.name for b in found], ["its-core lib", "its-core behaviour"])
+
+    def test_what_runs_always(self):
+        names = ("its-core behaviour: happy::a", "its-core lib: a", "its-arch lib: a", "xen-sys abi: a")
+        self.assertTrue(all(re.search(miri.ALWAYS, name) for name in names))
+        names = ("its-core behaviour: jobs::happy", "its-core inside: parts::a")
+        self.assertFalse(any(re.search(miri.ALWAYS, name) for name in names))
 
     def test_unsafe_code_is_looked_at_most_closely(self):
         self.assertIn(miri.SAFE, BINARY.flags)
@@ -81,6 +88,18 @@ class Coverage(unittest.TestCase):
         (file,) = self.read([2, 8, 2, 9, 5, 0, 0, 0, 4], [2, 8, 2, 9, 0, 1, 0, 0, 4], [2, 13, 2, 14, 1, 0, 0, 0, 4])
         self.assertEqual((file.ways, file.ways_taken), (4, 3))
         self.assertEqual(file.untaken, [(2, "if a || b {")])
+
+    def test_what_a_test_program_compiles_once_more_is_the_same(self):
+        summary = {"lines": {"count": 10, "covered": 4}}
+        names = [self.source, self.repo / "rust/its-core/tests/inside/../../src/a.rs", "/elsewhere/src/a.rs"]
+        taken = [[2, 8, 2, 9, *times, 0, 0, 4] for times in ((5, 0), (0, 1), (0, 0))]
+        files = [
+            {"filename": str(name), "summary": summary, "branches": [one]}
+            for name, one in zip(names, taken, strict=True)
+        ]
+        (file,) = coverage.read({"data": [{"files": files}]}, self.repo)
+        self.assertEqual((file.name, file.lines, file.lines_run), ("rust/its-core/src/a.rs", 10, 4))
+        self.assertEqual((file.ways, file.ways_taken), (2, 2))
 
     def test_guards(self):
         row = "| `a.rs` | `` if let Some(x) = y { `` | 1 | always there |\n"

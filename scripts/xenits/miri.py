@@ -46,7 +46,7 @@ LEAKS = "-Zmiri-ignore-leaks"
 """Besides, for all tests of such a program: a machine that one of them drops as it is leaves the ITTs that the host ITS
 still uses, on purpose; what a domain leaves when it is destroyed the testkit counts by itself."""
 
-ALWAYS = "^(?!its-core behaviour: (?!happy::))"
+ALWAYS = "^(?!its-core (inside|behaviour: (?!happy::)))"
 """What ``scripts/test`` runs: of the core's own tests, what a guest does every day; and all others."""
 
 FORBID_UNSAFE = ("its-arch", "its-core", "its-testkit")

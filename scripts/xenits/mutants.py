@@ -25,7 +25,7 @@ from .tools import cargo_tool
 TOOL = ("cargo-mutants", "cargo-mutants", "27.1.0")
 """Package, program, version."""
 
-PACKAGES = {"its-arch": (), "its-core": ("--lib", "--test", "behaviour")}
+PACKAGES = {"its-arch": (), "its-core": ("--lib", "--test", "behaviour", "--test", "inside")}
 """What is changed, and which tests have to notice; each package's own."""
 
 KNOWN = Path("docs/mutants.md")

@@ -247,3 +247,23 @@ impl<K: Copy + Ord + Send + Sync, V: Send + Sync, E: Env> SortedMap<K, V, E> {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_element_goes_to_the_other_end() {
+        for len in 0..5 {
+            let mut slice: [u8; 5] = [0, 1, 2, 3, 4];
+            let slice = &mut slice[..len];
+            let mut wanted: [u8; 5] = [0, 1, 2, 3, 4];
+            let wanted = &mut wanted[..len];
+            wanted.rotate_right(len.min(1));
+            rotate_right(slice);
+            assert_eq!(slice, wanted);
+            rotate_left(slice);
+            assert!(slice.is_sorted());
+        }
+    }
+}

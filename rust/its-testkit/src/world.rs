@@ -405,18 +405,20 @@ pub(crate) fn release(rank: u8, name: &'static str) {
 /// documentation of its-core gives. Lower ranks are taken first.
 pub(crate) fn rank_of(type_name: &'static str) -> u8 {
     let known = [
-        ("its_core::vits::Registers", 1),
-        ("its_core::device::Devices", 2),
-        ("its_core::domain::Common", 2),
-        ("its_core::sorted::SortedMap", 3),
-        ("its_core::host::blocks::Blocks", 3),
-        ("its_core::host::mask::Masked", 3),
-        ("its_core::host::queue::State", 4),
-        ("its_core::host::its::Collections", 5),
+        ("vits::Registers", 1),
+        ("device::Devices", 2),
+        ("domain::Common", 2),
+        ("sorted::SortedMap", 3),
+        ("host::blocks::Blocks", 3),
+        ("host::mask::Masked", 3),
+        ("host::queue::State", 4),
+        ("host::its::Collections", 5),
     ];
+    // By whatever name its-core goes.
+    let path = type_name.split_once("::").map_or(type_name, |(_, path)| path);
     known
         .iter()
-        .find(|(start, _)| type_name.starts_with(start))
+        .find(|(start, _)| path.starts_with(start))
         .map(|(_, rank)| *rank)
         .unwrap_or_else(|| panic!("no place in the lock order for {type_name}"))
 }
