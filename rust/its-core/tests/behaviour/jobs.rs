@@ -893,7 +893,8 @@ fn getting_what_a_device_takes_goes_on_step_by_step() {
 #[test]
 fn a_device_among_many_costs_little_more() {
     const TIMES: u32 = scaled(100, 8);
-    const DEVICES: u32 = scaled(800, 70);
+    // In arrays of 32, 16 of which make a unit.
+    const DEVICES: u32 = scaled(540, 70);
     let commands = [cmd::mapd(0, 5), cmd::unmapd(0)];
     let commands = commands.repeat(usize::try_from(TIMES).expect("few"));
     let steps = |m: &Machine| in_steps(m, &commands, |_| ());

@@ -118,6 +118,18 @@ fn room_that_was_made_is_there() {
 }
 
 #[test]
+fn a_full_list_of_arrays_asks_for_no_memory_while_they_have_room() {
+    // Seven arrays of 32, and one of 33; a list has room for eight at first.
+    let (mut map, mut wanted) = map(0..257);
+    assert_eq!(arrays(), 1 + 8);
+    World::current().fail_all_after(0);
+    assert_eq!(map.insert(257, 1), Ok(()));
+    assert!(World::current().stop_failing(), "nothing was asked for");
+    wanted.insert(257, 1);
+    assert_same(&mut map, &wanted);
+}
+
+#[test]
 fn two_arrays_that_have_become_small_become_one() {
     let few = u32::try_from(FEW).expect("small");
     // Two arrays: of 32, and of 33.
