@@ -108,48 +108,37 @@ fn movall_of_many() {
     explore("delivery against MOVALL of more LPIs than slots", || many_moves(cmd::movall(0, 1)));
 }
 
+/// An LPI leaves a list register of vCPU 0, as `there` sends it to vCPU 1, and
+/// `back` brings it back at the same time.
+fn there_and_back(there: Command, back: Command) {
+    let rig = Rig::new();
+    rig.fire(0);
+    rig.cycle(0);
+    rig.commands(&[there]);
+    rig.race([job(|rig| rig.run_vcpu(0, 1)), job(move |rig| rig.commands(&[back]))]);
+    let taken = rig.expect_all(EVENTS);
+    assert_eq!(rig.taken(0), 1);
+    assert!(taken[1].is_empty(), "left behind: {taken:?}");
+}
+
 #[test]
-fn there_and_back() {
+fn movi_there_and_back() {
     explore("MOVI there and back against sync", || {
-        let rig = Rig::new();
-        rig.fire(0);
-        rig.cycle(0);
-        rig.commands(&[cmd::movi(DEVICE, 0, 1)]);
-        rig.race([
-            job(|rig| rig.run_vcpu(0, 1)),
-            job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 0)])),
-        ]);
-        let taken = rig.expect_all(EVENTS);
-        assert_eq!(rig.taken(0), 1);
-        assert!(taken[1].is_empty(), "left behind: {taken:?}");
+        there_and_back(cmd::movi(DEVICE, 0, 1), cmd::movi(DEVICE, 0, 0));
     });
 }
 
 #[test]
 fn movall_there_and_back() {
     explore("MOVALL there and back against sync", || {
-        let rig = Rig::new();
-        rig.fire(0);
-        rig.cycle(0);
-        rig.commands(&[cmd::movall(0, 1)]);
-        rig.race([job(|rig| rig.run_vcpu(0, 1)), job(|rig| rig.commands(&[cmd::movall(1, 0)]))]);
-        let taken = rig.expect_all(EVENTS);
-        assert_eq!(rig.taken(0), 1);
-        assert!(taken[1].is_empty(), "left behind: {taken:?}");
+        there_and_back(cmd::movall(0, 1), cmd::movall(1, 0));
     });
 }
 
 #[test]
 fn movall_of_what_movi_sent() {
     explore("MOVALL against sync of what MOVI has moved there", || {
-        let rig = Rig::new();
-        rig.fire(0);
-        rig.cycle(0);
-        rig.commands(&[cmd::movi(DEVICE, 0, 1)]);
-        rig.race([job(|rig| rig.run_vcpu(0, 1)), job(|rig| rig.commands(&[cmd::movall(1, 0)]))]);
-        let taken = rig.expect_all(EVENTS);
-        assert_eq!(rig.taken(0), 1);
-        assert!(taken[1].is_empty(), "left behind: {taken:?}");
+        there_and_back(cmd::movi(DEVICE, 0, 1), cmd::movall(1, 0));
     });
 }
 
