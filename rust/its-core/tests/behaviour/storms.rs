@@ -509,26 +509,19 @@ fn assignment_leaves_room_for_an_inv() {
     m.disable(FIRST);
     m.fire(5, 0);
     let full = usize::try_from(SLOTS - 1 - reserved(SLOTS)).expect("few");
-    m.its[0].set_pace(Pace::Slow(scaled(300, 50)));
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            m.world.enter();
-            m.add_device(6, scaled(1024, 64)).expect("it gets there");
-            done.store(true, Ordering::SeqCst);
-        });
-        while m.its[0].waiting() < full {
-            assert!(!done.load(Ordering::SeqCst), "it was never seen to wait");
-            std::thread::yield_now();
-        }
-        // The queue is as full as it may be, and others wait for room.
-        for _ in 0..16 {
-            m.fire(5, 0);
-        }
-        assert!(!done.load(Ordering::SeqCst), "too early for the test to tell anything");
-        assert_eq!(m.stat("masked"), 1);
-    });
+    m.its[0].set_pace(Pace::Hang(0));
+    while m.its[0].waiting() < full {
+        assert_eq!(m.begin_add(6, 64), Ok(true));
+    }
+    // The queue is as full as it may be, and the rest waits for room.
+    assert_eq!(m.begin_add(6, 64), Ok(true));
+    assert_eq!(m.its[0].waiting(), full);
+    for _ in 0..16 {
+        m.fire(5, 0);
+    }
+    assert_eq!((m.stat("masked"), m.its[0].waiting()), (1, full + 2), "an INV and a SYNC");
     m.its[0].set_pace(Pace::Immediate);
+    m.add_device(6, 64).expect("it gets there");
     m.fire(5, 0);
     assert_masked(&m, 0);
     m.destroy();
