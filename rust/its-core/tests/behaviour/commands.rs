@@ -65,7 +65,8 @@ fn unknown_commands_are_skipped() {
     let m = machine();
     let known = [1, 3, 4, 5, 8, 9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf];
     let mut skipped = 0;
-    for opcode in (0..=u8::MAX).filter(|opcode| !known.contains(opcode)) {
+    let opcodes = (0..=u8::MAX).step_by(scaled(1, 3));
+    for opcode in opcodes.filter(|opcode| !known.contains(opcode)) {
         for fill in [0, u64::MAX] {
             let raw = RawCommand([fill << 8 | u64::from(opcode), fill, fill, fill]);
             let log = m.run_raw(0, &[raw]);

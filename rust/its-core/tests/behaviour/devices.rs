@@ -303,7 +303,7 @@ fn listed(m: &Machine) -> Vec<u32> {
 #[test]
 fn many_devices_are_found_whatever_the_order_of_their_coming_and_going() {
     // More than an array of 64 has room for.
-    const EACH: u32 = scaled(300, 70);
+    const EACH: u32 = scaled(300, 66);
     let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
     let mut there = BTreeSet::new();
     // Up, down, all over the place, and between others that are there.
@@ -392,7 +392,7 @@ fn each_of_many_devices_is_had_whole_or_not_at_all() {
     // Those for which an array becomes two, 256 for which the list of arrays
     // becomes full, and the one after it.
     for count in (64..=257).step_by(32).chain([257]).take(scaled(9, 1)) {
-        for fails in (0..).step_by(scaled(1, 4)) {
+        for fails in (0..).step_by(scaled(1, 12)) {
             World::renew();
             let m = Machine::booted(Config { host_id_bits: 16, ..Config::default() });
             for device in 0..count {

@@ -338,7 +338,7 @@ fn an_urgent_lpi_is_seen_behind_many_others() {
     m.settle();
     // The guest masks what is less urgent, so it takes none of those that are
     // in list registers; it leaves and enters the hypervisor all the time.
-    for _ in 0..1000 {
+    for _ in 0..scaled(1000, 100) {
         m.vcpus[0].cycle(&m.domain);
     }
     assert!(is_listed(&m, 8291), "it waits behind less urgent ones for ever");

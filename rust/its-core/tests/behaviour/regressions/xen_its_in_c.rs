@@ -111,7 +111,7 @@ fn xen_its_c_3a_4_the_last_8192_lpis() {
 #[test]
 fn xen_its_c_3a_7_a_device_goes_while_its_lpis_are_in_slots() {
     let m = Machine::booted(Config { id_bits: 14, ..Config::default() });
-    for round in 0..10 {
+    for round in 0..scaled(10, 4) {
         m.add_device(5, 32).expect("room");
         m.map(5, 32, LPI);
         for event in 0..32 {
@@ -147,7 +147,7 @@ fn xen_its_c_3a_8_an_interrupt_on_a_cpu_that_holds_the_devices() {
     m.map(7, 1, LPI + 7);
     // While a device is added the map of devices is locked, and the CPU waits
     // for the host ITS, reading the clock.
-    for reads in 0..20 {
+    for reads in (0..20).step_by(scaled(1, 3)) {
         m.its[0].set_pace(Pace::PerPoll(3));
         let other = std::sync::Arc::clone(&m);
         m.world.on_clock(reads, move || {

@@ -125,7 +125,7 @@ fn xsa_118_no_log_flood() {
     m.disable(LPI);
     m.ok_all(&[cmd::mapti(5, 1, LPI + 1, 9), cmd::inv(5, 0)]);
     let nobody = Lpi::new(50_000).expect("an LPI");
-    for _ in 0..1000 {
+    for _ in 0..scaled(1000, 40) {
         m.fire(5, 0);
         m.fire(5, 1);
         m.fire(5, 31);
@@ -133,7 +133,7 @@ fn xsa_118_no_log_flood() {
         assert_eq!(m.host.claim(nobody), None);
     }
     m.w32(GITS_CTLR, 0);
-    for _ in 0..1000 {
+    for _ in 0..scaled(1000, 40) {
         m.fire(5, 0);
     }
     m.w32(GITS_CTLR, 1);
