@@ -159,7 +159,8 @@ pub struct LpiState<E: Env> {
     once_more: bool,
     /// How many commands are taking LPIs away from the vCPU.
     drains: u32,
-    /// How often LPIs stepped back into the bitmaps nevertheless.
+    /// How often LPIs stepped back into the bitmaps nevertheless, or left a slot
+    /// and may be on their way there.
     stepped_back: u32,
     /// Where GICR_INVALLR goes on in `dormant`, while it is at work.
     pub(crate) refresh: Option<u32>,
@@ -717,9 +718,10 @@ impl<E: Env> LpiState<E> {
 
     /// None of the LPIs that are about to leave is left in the bitmaps: empty
     /// the slots of those for which `wanted` holds, keeping them pending.
-    /// `heir` gets them, if there is one. If LPIs stepped back into the bitmaps
-    /// since `begin_drain` returned `since`, because the vCPU went off: nothing
-    /// happens, and what to say the next time is returned.
+    /// `heir` gets them, if there is one. If LPIs may have stepped back into the
+    /// bitmaps since `begin_drain` returned `since`, because the vCPU went off or
+    /// they were disabled: nothing happens, and what to say the next time is
+    /// returned.
     pub(crate) fn end_drain(
         &mut self,
         vcpu: &E::Vcpu,
@@ -847,6 +849,11 @@ impl<E: Env> LpiState<E> {
             } else {
                 displaced.dropped = true;
             }
+        }
+        if self.drains != 0 && !displaced.is_empty() {
+            // One that is disabled comes back to this vCPU, and maybe to where
+            // the drain has looked already.
+            self.stepped_back = self.stepped_back.wrapping_add(1);
         }
         let _current = self.look_again(vcpu);
     }

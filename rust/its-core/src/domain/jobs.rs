@@ -115,12 +115,12 @@ pub(super) enum Leaving {
 /// LPIs leave a vCPU: first those in the bitmaps, in order of their numbers,
 /// then those in slots. From its making to its end, LPIs of that vCPU do not
 /// step back from a slot into the bitmaps, where it has already looked; if they
-/// had to, because the vCPU went off, it looks once more.
+/// had to, because the vCPU went off or they were disabled, it looks once more.
 pub(crate) struct Drain {
     vcpu: VcpuId,
     leaving: Leaving,
     /// What has just left a list register may be on its way to the vCPU, but
-    /// for those of the vCPUs before this one (MOVALL).
+    /// for those of the vCPUs before this one.
     arrivals: Option<u16>,
     /// Where to go on in the bitmaps.
     from: Option<u32>,
@@ -131,14 +131,6 @@ pub(crate) struct Drain {
 impl Drain {
     fn advance<E: Env>(mut self, domain: &Domain<E>, budget: &mut Budget) -> Step<Self, ()> {
         let Some(redist) = domain.redist(self.vcpu) else { return Step::Done(()) };
-        while let Some(next) = self.arrivals {
-            let origin = domain.redist(VcpuId::new(next));
-            if origin.is_some_and(Redist::is_moving) {
-                // Its CPU is about to enter the guest, with interrupts off.
-                return Step::More(self);
-            }
-            self.arrivals = origin.and(next.checked_add(1));
-        }
         let (collection, heir) = match self.leaving {
             Leaving::Collection(collection) => (Some(collection), None),
             Leaving::All(heir) => (None, Some(heir)),
@@ -150,6 +142,9 @@ impl Drain {
             })
         };
         while !budget.is_spent() {
+            if !self.all_have_arrived(domain) {
+                return Step::More(self);
+            }
             // Nobody unmaps an LPI while it is on its way to its heir, which
             // gets it whether it is mapped or not.
             let _devices = heir.map(|_| domain.devices.lock());
@@ -158,7 +153,11 @@ impl Drain {
             let from = redist.with(|state, vcpu| match self.from {
                 Some(from) => Some(state.take_waiting(from, &mut displaced, wanted)),
                 None => {
+                    if let Some(heir) = heir {
+                        domain.redirect(state, self.vcpu, heir);
+                    }
                     since = state.end_drain(vcpu, since, heir, &mut displaced, wanted)?;
+                    self.arrivals = Some(0);
                     Some(Some(0))
                 }
             });
@@ -181,6 +180,19 @@ impl Drain {
             }
         }
         Step::More(self)
+    }
+
+    /// Is everything where it went that had left a list register before?
+    fn all_have_arrived<E: Env>(&mut self, domain: &Domain<E>) -> bool {
+        while let Some(next) = self.arrivals {
+            let origin = domain.redist(VcpuId::new(next));
+            if origin.is_some_and(Redist::is_moving) {
+                // Its CPU is about to enter the guest, with interrupts off.
+                return false;
+            }
+            self.arrivals = origin.and(next.checked_add(1));
+        }
+        true
     }
 }
 
@@ -322,8 +334,7 @@ impl<E: Env> Domain<E> {
             self.end_looking_everywhere();
             return None;
         };
-        let arrivals = matches!(leaving, Leaving::All(_)).then_some(0);
-        Some(Drain { vcpu: id, leaving, arrivals, from: Some(0), since })
+        Some(Drain { vcpu: id, leaving, arrivals: Some(0), from: Some(0), since })
     }
 
     /// LPIs are on their way: who looks for one looks everywhere from now on.

@@ -99,13 +99,17 @@ impl<E: Env> Domain<E> {
         }
         // What is on its way to `from`, but in a list register elsewhere yet.
         for redist in self.redists.iter().filter(|redist| redist.is_leaving()) {
-            redist.with(|state, _| {
-                state.redirect(to, |lpi, heir| {
-                    heir.or_else(|| self.target(self.vlpis.get(lpi))) == Some(from)
-                });
-            });
+            redist.with(|state, _| self.redirect(state, from, to));
         }
         self.drain(from, Leaving::All(to))
+    }
+
+    /// What is about to leave a list register for the vCPU `from` goes to
+    /// another (MOVALL).
+    pub(super) fn redirect(&self, state: &mut LpiState<E>, from: VcpuId, to: VcpuId) {
+        state.redirect(to, |lpi, heir| {
+            heir.or_else(|| self.target(self.vlpis.get(lpi))) == Some(from)
+        });
     }
 
     /// The number of a collection among those of all virtual ITSes.

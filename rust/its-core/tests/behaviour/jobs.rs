@@ -10,7 +10,7 @@ use its_arch::error::CommandError;
 use its_arch::gicr::{GICR_CTLR, GICR_INVALLR, GICR_INVLPIR, GICR_PENDBASER, GICR_PROPBASER};
 use its_arch::gicr::{GICR_SYNCR, PendBaser, PropBaser};
 use its_arch::gits::{GITS_BASER, GITS_CBASER, GITS_CREADR, GITS_CTLR, GITS_CWRITER};
-use its_arch::{Command, DeviceId, GuestPa, VcpuId};
+use its_arch::{Command, DeviceId, GuestPa, Lpi, VcpuId};
 use its_core::budget::{COMMAND, TRAP};
 use its_core::env::SLOTS;
 use its_core::{Domain, DomainConfig, Error};
@@ -497,6 +497,42 @@ fn however_few_step_back_they_go_along() {
         let left = usize::try_from(MANY).expect("few") - 4 + steps_back;
         assert_eq!(m.drain(1).len(), left, "{steps_back} stepped back");
         m.destroy();
+    }
+}
+
+#[test]
+fn what_is_disabled_while_all_leaves_its_vcpu_goes_along() {
+    const LISTED: u32 = 8192;
+    const OFFSETS: [u64; 2] = [GICR_INVLPIR, GICR_INVALLR];
+    for command in [cmd::movall(0, 1), cmd::mapc(0, 1)] {
+        for (offset, enters) in OFFSETS.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+            let what = format!("{command:?}, {offset:#x}, it enters the guest: {enters}");
+            let m = dormant();
+            enable_all(&m);
+            m.ok(cmd::invall(0));
+            m.settle();
+            assert!(m.vcpus[0].place(Lpi::new(LISTED).expect("an LPI")).is_some(), "{what}");
+            in_steps(&m, &[command], |step| {
+                if step == SOME_STEP {
+                    m.disable(LISTED);
+                    m.gicr_write(0, offset, Width::Double, LISTED.into());
+                    if enters {
+                        m.vcpus[0].cycle(&m.domain);
+                    }
+                }
+            });
+            m.work();
+            m.settle();
+            assert_eq!(m.drain(0), [], "{what}");
+            let others = usize::try_from(MANY).expect("few") - 1;
+            assert_eq!(m.drain(1).len(), others, "{what}");
+            m.vcpus[0].power_off(&m.domain);
+            m.enable(LISTED);
+            m.ok(cmd::inv(5, 0));
+            m.settle();
+            assert_eq!(m.drain(1), [LISTED], "{what}");
+            m.destroy();
+        }
     }
 }
 

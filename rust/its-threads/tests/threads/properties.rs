@@ -155,3 +155,52 @@ fn invlpir_against_moves() {
         enabling_while_moved(cmd::mapc(0, 1));
     });
 }
+
+/// An LPI is in a list register of vCPU 0; it is disabled, and that vCPU leaves
+/// the guest, while another one executes `command`, which takes it along.
+fn disabling_while_moved(command: Command) {
+    let rig = Rig::new();
+    rig.fire(0);
+    rig.cycle(0);
+    rig.set_property(0, PRIORITY, false);
+    rig.race([
+        ordered(|rig| {
+            INVLPIR(rig);
+            rig.cycle(0);
+        }),
+        ordered(move |rig| rig.commands(&[command])),
+    ]);
+    expect_enabled_on_other(&rig);
+}
+
+/// The guest enables the LPI of event 0, which is pending: it comes on vCPU 1.
+fn expect_enabled_on_other(rig: &Rig) {
+    rig.settle();
+    rig.set_property(0, PRIORITY, true);
+    rig.commands(&[cmd::inv(DEVICE, 0)]);
+    assert_eq!(rig.drain(), [vec![], vec![0]]);
+}
+
+#[test]
+fn invlpir_of_what_moves_from_a_list_register() {
+    explore("GICR_INVLPIR against MOVALL of an LPI that gets disabled", || {
+        disabling_while_moved(cmd::movall(0, 1));
+    });
+    explore("GICR_INVLPIR against MAPC of an LPI that gets disabled", || {
+        disabling_while_moved(cmd::mapc(0, 1));
+    });
+}
+
+#[test]
+fn mapc_takes_along_what_leaves_a_list_register_of_where_it_was() {
+    explore("MAPC against sync of an LPI that its collection left behind", || {
+        let rig = Rig::new();
+        rig.fire(0);
+        rig.cycle(0);
+        rig.commands(&[cmd::unmapc(0)]);
+        rig.set_property(0, PRIORITY, false);
+        INVLPIR(&rig);
+        rig.race([ordered(|rig| rig.cycle(0)), ordered(|rig| rig.commands(&[cmd::mapc(0, 1)]))]);
+        expect_enabled_on_other(&rig);
+    });
+}
