@@ -22,7 +22,7 @@ pub(crate) const INTERVAL_NS: u64 = 10_000_000;
 const PER_SECOND: u32 = 100;
 /// What a vCPU takes at a time. As many more than its share the domain can
 /// get for each vCPU.
-const PORTION: u32 = 64;
+pub(crate) const PORTION: u32 = 64;
 
 /// Nanoseconds in a unit of [`Left::since`], as a power of two.
 const UNIT: u32 = 10;
@@ -58,12 +58,13 @@ impl<E: Env> Rate<E> {
         Self { share, left: AtomicU64::new(left.into()), env: PhantomData }
     }
 
-    /// Take the right to some interrupts; 0: none now. IRQ context.
-    pub(crate) fn take(&self) -> u32 {
+    /// Take the right to some interrupts, `most` at most; 0: none now. IRQ
+    /// context.
+    pub(crate) fn take(&self, most: u32) -> u32 {
         let mut known = self.left.load(Ordering::Relaxed);
         loop {
             let Some(left) = self.renewed(known.into()) else { return 0 };
-            let portion = left.interrupts().min(PORTION);
+            let portion = left.interrupts().min(most);
             let rest = left.with_interrupts(left.interrupts().saturating_sub(portion));
             let (now, relaxed) = (rest.into(), Ordering::Relaxed);
             match self.left.compare_exchange(known, now, relaxed, relaxed) {

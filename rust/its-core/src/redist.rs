@@ -17,7 +17,7 @@ use its_arch::{IdBits, Lpi, VcpuId};
 use crate::Error;
 use crate::bitmap::Bitmap;
 use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
-use crate::rate::Rate;
+use crate::rate::{PORTION, Rate};
 use crate::slots::{SlotSet, Slots};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::vlpi::PropertyTable;
@@ -312,7 +312,7 @@ impl<E: Env> LpiState<E> {
     /// Get the right to some interrupts; to this one in any case. False if
     /// there is none.
     fn pay(&mut self, rate: &Rate<E>) -> bool {
-        let granted = rate.take();
+        let granted = rate.take(PORTION);
         self.meter.refill(granted.max(1));
         self.counters.raised = self.counters.raised.wrapping_add(granted.max(1).into());
         granted != 0

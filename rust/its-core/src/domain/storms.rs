@@ -50,8 +50,14 @@ impl<E: Env> Domain<E> {
     /// listens. True: its host LPI had better be masked ([`Self::mask`]). IRQ
     /// context.
     pub fn unmapped(&self) -> bool {
-        // Who fires most is most likely to be the one whose turn it is.
-        self.useless.fetch_add(1, Ordering::Relaxed).wrapping_add(1).is_multiple_of(STORM)
+        let count = self.useless.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if !count.is_multiple_of(STORM) {
+            return !self.rate.is_open();
+        }
+        // The domain pays for these, too. Who fires most is most likely to be
+        // the one whose turn it is.
+        self.rate.take(STORM);
+        true
     }
 
     /// Mask a host LPI whose last interrupt was of no use, or one too many:

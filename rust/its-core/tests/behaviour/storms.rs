@@ -749,6 +749,56 @@ fn a_guest_cannot_get_around_the_rate() {
     m.destroy();
 }
 
+/// A device of 64 events never stops. The guest listens to it (`listen`) only
+/// while the timer looks at what is masked, and then no more (`ignore`). How
+/// many interrupts come.
+fn flood(listen: impl Fn(&Machine), ignore: impl Fn(&Machine)) -> u32 {
+    const EVENTS: u32 = 64;
+    let m = Machine::booted(Config { lpi_rate: Some(RATE), ..Config::default() });
+    m.map(5, EVENTS, FIRST);
+    ignore(&m);
+    let (start, mut came) = (m.world.now(), 0);
+    while m.world.now() - start < INTERVALS * 10_000_000 {
+        for event in 0..EVENTS {
+            while let Some((host_lpi, _)) = m.its[0].fire(5, event) {
+                came += 1;
+                m.interrupt(host_lpi);
+            }
+        }
+        listen(&m);
+        m.tick();
+        ignore(&m);
+        while take_at_once(&m).is_some() {}
+    }
+    m.destroy();
+    came
+}
+
+/// A domain's interrupts in a second, and how long [`flood`] lasts.
+const RATE: u32 = 10_000;
+const INTERVALS: u64 = scaled(10, 2);
+
+#[test]
+fn interrupts_that_nobody_listens_to_are_part_of_the_rate() {
+    let most = 2 * RATE / 100 * u32::try_from(INTERVALS).expect("few");
+    let normal = flood(|_| (), |_| ());
+    assert!(normal <= most, "{normal}, not {most}");
+    let off = flood(
+        |m| {
+            m.w32(GITS_CTLR, 1);
+        },
+        |m| {
+            m.w32(GITS_CTLR, 0);
+        },
+    );
+    assert!(off <= most, "{off} with the ITS off, not {most}");
+    let unmapped = flood(
+        |m| m.ok_all(&(0..64).map(|n| cmd::mapti(5, n, FIRST + n, 0)).collect::<Vec<_>>()),
+        |m| m.ok_all(&(0..64).map(|n| cmd::discard(5, n)).collect::<Vec<_>>()),
+    );
+    assert!(unmapped <= most, "{unmapped} of events that are not mapped, not {most}");
+}
+
 #[test]
 fn a_share_is_renewed_after_a_very_long_time() {
     let m = Machine::booted(Config { lpi_rate: Some(10_000), ..Config::default() });
