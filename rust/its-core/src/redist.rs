@@ -20,7 +20,7 @@ use crate::env::{Env, Once, SLOTS, Vcpu, VgicLock};
 use crate::rate::{PORTION, Rate};
 use crate::slots::{SlotSet, Slots};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
-use crate::vlpi::PropertyTable;
+use crate::vlpi::{Entry, PropertyTable};
 
 /// How many LPIs that wait are looked at in one go, with interrupts off, for
 /// the most urgent ones. If that does not suffice, the search goes on later.
@@ -53,11 +53,32 @@ pub struct Counters {
     pub evicted: u64,
 }
 
+/// Who gets an LPI that leaves a list register, though it need not be mapped
+/// there, unless it is moved meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heir {
+    pub(crate) vcpu: VcpuId,
+    /// The LPI's collection when that was decided.
+    collection: u16,
+}
+
+impl Heir {
+    /// `vcpu` gets an LPI of this entry.
+    pub(crate) fn new(vcpu: VcpuId, entry: Entry) -> Self {
+        Self { vcpu, collection: entry.collection() }
+    }
+
+    /// So it does, given what the LPI is mapped to by now.
+    pub(crate) fn holds(self, entry: Entry) -> bool {
+        entry.mapped() && entry.collection() == self.collection
+    }
+}
+
 /// LPIs that have to be raised anew, once the vGIC lock is released.
 pub(crate) struct Displaced {
     /// Room for what was in all slots twice: before the vCPU was switched on,
     /// and since.
-    lpis: [Option<(Lpi, Option<VcpuId>)>; 2 * SLOTS],
+    lpis: [Option<(Lpi, Option<Heir>)>; 2 * SLOTS],
     used: usize,
     /// The vCPU has to leave the guest: an LPI of it is in a list register.
     pub(crate) kick: bool,
@@ -72,7 +93,7 @@ impl Displaced {
     }
 
     /// An LPI that is in two places is pending only once.
-    fn push(&mut self, lpi: Lpi, heir: Option<VcpuId>) {
+    fn push(&mut self, lpi: Lpi, heir: Option<Heir>) {
         if self.iter().any(|(known, _)| known == lpi) {
             return;
         }
@@ -89,7 +110,7 @@ impl Displaced {
 
     /// The LPIs, each with the vCPU that gets it wherever it is mapped to
     /// (MOVALL), if there is one.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Lpi, Option<VcpuId>)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Lpi, Option<Heir>)> + '_ {
         self.lpis.iter().take(self.used).flatten().copied()
     }
 }
@@ -142,9 +163,9 @@ pub struct LpiState<E: Env> {
     /// Of those: the ones whose pending state is to be forgotten.
     forget: SlotSet,
     /// Of those: who gets the LPI, other than the vCPU that it is mapped to.
-    heirs: [Option<VcpuId>; SLOTS],
+    heirs: [Option<Heir>; SLOTS],
     /// Dormant LPIs that were to leave the vCPU when it was switched on.
-    leaving: [Option<(Lpi, Option<VcpuId>)>; SLOTS],
+    leaving: [Option<(Lpi, Option<Heir>)>; SLOTS],
     ready: Bitmap<E>,
     dormant: Bitmap<E>,
     /// Where to begin to look for the next LPI in `ready`.
@@ -615,7 +636,7 @@ impl<E: Env> LpiState<E> {
         vcpu: &E::Vcpu,
         slot: u8,
         pending: Pending,
-        heir: Option<VcpuId>,
+        heir: Option<Heir>,
         displaced: &mut Displaced,
     ) {
         if let Some(place) = self.heirs.get_mut(usize::from(slot)) {
@@ -636,7 +657,7 @@ impl<E: Env> LpiState<E> {
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         lpi: Lpi,
-        heir: Option<VcpuId>,
+        heir: Option<Heir>,
         displaced: &mut Displaced,
     ) {
         // If it is not pending, its property is read when it fires.
@@ -690,7 +711,7 @@ impl<E: Env> LpiState<E> {
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         displaced: &mut Displaced,
-        heir: impl Fn(Lpi) -> Option<VcpuId>,
+        heir: impl Fn(Lpi) -> Option<Heir>,
     ) {
         if self.search.is_some() {
             self.once_more = true;
@@ -718,7 +739,7 @@ impl<E: Env> LpiState<E> {
 
     /// None of the LPIs that are about to leave is left in the bitmaps: empty
     /// the slots of those for which `wanted` holds, keeping them pending.
-    /// `heir` gets them, if there is one. If LPIs may have stepped back into the
+    /// `heir` says who gets each, if that is decided. If LPIs may have stepped back into the
     /// bitmaps since `begin_drain` returned `since`, because the vCPU went off or
     /// they were disabled: nothing happens, and what to say the next time is
     /// returned.
@@ -726,7 +747,7 @@ impl<E: Env> LpiState<E> {
         &mut self,
         vcpu: &E::Vcpu,
         since: u32,
-        heir: Option<VcpuId>,
+        heir: impl Fn(Lpi) -> Option<Heir>,
         displaced: &mut Displaced,
         wanted: impl Fn(Lpi) -> bool,
     ) -> Option<u32> {
@@ -737,32 +758,29 @@ impl<E: Env> LpiState<E> {
         // Something urgent may wait for what could not step back.
         displaced.kick |= self.look_again(vcpu);
         for slot in self.slots.used().iter() {
+            let Some(lpi) = self.slots.get(slot).filter(|lpi| wanted(*lpi)) else { continue };
+            let heir = heir(lpi);
             // What was about to leave before MOVALL came is not this vCPU's.
-            let gone = heir.is_some() && self.evict.contains(slot);
-            if !gone && self.slots.get(slot).is_some_and(&wanted) {
+            if heir.is_none() || !self.evict.contains(slot) {
                 self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
             }
         }
         None
     }
 
-    /// Of the LPIs that are about to leave a list register, those for which
-    /// `wanted` holds, given their heirs, get `heir` instead.
-    pub(crate) fn redirect(&mut self, heir: VcpuId, wanted: impl Fn(Lpi, Option<VcpuId>) -> bool) {
+    /// LPIs that are about to leave a list register get the heir that `heir`
+    /// names, given the one they have, if it does.
+    pub(crate) fn redirect(&mut self, heir: impl Fn(Lpi, Option<Heir>) -> Option<Heir>) {
         for slot in self.evict.iter() {
             let (Some(lpi), Some(place)) =
                 (self.slots.get(slot), self.heirs.get_mut(usize::from(slot)))
             else {
                 continue;
             };
-            if wanted(lpi, *place) {
-                *place = Some(heir);
-            }
+            *place = heir(lpi, *place).or(*place);
         }
         for (lpi, place) in self.leaving.iter_mut().flatten() {
-            if wanted(*lpi, *place) {
-                *place = Some(heir);
-            }
+            *place = heir(*lpi, *place).or(*place);
         }
     }
 

@@ -5,7 +5,7 @@ use its_arch::{Lpi, VcpuId};
 
 use crate::domain::{COLLECTIONS, Domain, mapped_to};
 use crate::env::{Env, Once, Vcpu, VgicLock};
-use crate::redist::{Displaced, LpiState, Redist};
+use crate::redist::{Displaced, Heir, LpiState, Redist};
 use crate::sync::{AtomicU16, Ordering, fence};
 use crate::vits::Vits;
 use crate::vlpi::{Entry, EntryCell};
@@ -210,19 +210,20 @@ impl<E: Env> Domain<E> {
     }
 
     /// Raise an LPI that MOVALL found in a list register on the vCPU that was
-    /// to get it. False if that vCPU ignores LPIs.
-    fn bequeath(&self, heir: VcpuId, lpi: Lpi) -> bool {
-        let (Some(redist), Some(table)) = (self.redist(heir), self.properties.get()) else {
+    /// to get it. False if that vCPU ignores LPIs, or if the LPI was moved or
+    /// unmapped since.
+    fn bequeath(&self, heir: Heir, lpi: Lpi) -> bool {
+        let (Some(redist), Some(table)) = (self.redist(heir.vcpu), self.properties.get()) else {
             return false;
         };
         let kick = redist.with(|state, vcpu| {
-            // Being in a list register, it was mapped. Who has unmapped it
-            // since is found out below, or looks for it on every vCPU, and
-            // finds it here.
+            // Who has changed its mapping since is found out below, or looks
+            // for it on every vCPU, and finds it here.
             self.count_stray();
             fence(Ordering::SeqCst);
-            self.vlpis.get(lpi).mapped() && state.raise(vcpu, table, lpi).kick
+            heir.holds(self.vlpis.get(lpi)).then(|| state.raise(vcpu, table, lpi).kick)
         });
+        let kick = kick.flatten();
         if kick == Some(true) {
             redist.kick();
         }

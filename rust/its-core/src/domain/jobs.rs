@@ -14,7 +14,7 @@ use crate::domain::Domain;
 use crate::domain::devices::DeviceJob;
 use crate::env::{Env, Lock, Once, SLOTS};
 use crate::host::Host;
-use crate::redist::{Displaced, Redist};
+use crate::redist::{Displaced, Heir, Redist};
 use crate::sync::{Ordering, fence};
 
 /// A batch of LPIs, in units of the budget.
@@ -156,7 +156,8 @@ impl Drain {
                     if let Some(heir) = heir {
                         domain.redirect(state, self.vcpu, heir);
                     }
-                    since = state.end_drain(vcpu, since, heir, &mut displaced, wanted)?;
+                    let heir_of = |lpi| heir.map(|vcpu| Heir::new(vcpu, domain.vlpis.get(lpi)));
+                    since = state.end_drain(vcpu, since, heir_of, &mut displaced, wanted)?;
                     self.arrivals = Some(0);
                     Some(Some(0))
                 }

@@ -7,7 +7,7 @@ use its_arch::{CollectionId, Lpi, VcpuId};
 use crate::domain::jobs::{Drain, Job, Leaving};
 use crate::domain::{COLLECTIONS, Domain, NEVER_MAPPED, UNMAPPED, mapped_to};
 use crate::env::{Env, Lock, Once};
-use crate::redist::{Displaced, LpiState, Pending};
+use crate::redist::{Displaced, Heir, LpiState, Pending};
 use crate::sync::{AtomicU16, Ordering};
 use crate::vlpi::Entry;
 
@@ -32,8 +32,8 @@ impl<E: Env> Domain<E> {
 
     /// An LPI of this entry that is pending on vCPU `id`, and has to leave its
     /// list register, stays on that vCPU: what to say if it is not mapped to it.
-    pub(super) fn heir_if_stray(&self, id: VcpuId, entry: Entry) -> Option<VcpuId> {
-        (self.target(entry) != Some(id)).then_some(id)
+    pub(super) fn heir_if_stray(&self, id: VcpuId, entry: Entry) -> Option<Heir> {
+        (self.target(entry) != Some(id)).then_some(Heir::new(id, entry))
     }
 
     /// Run `work` on every vCPU on which an LPI of this entry may be pending,
@@ -107,8 +107,10 @@ impl<E: Env> Domain<E> {
     /// What is about to leave a list register for the vCPU `from` goes to
     /// another (MOVALL).
     pub(super) fn redirect(&self, state: &mut LpiState<E>, from: VcpuId, to: VcpuId) {
-        state.redirect(to, |lpi, heir| {
-            heir.or_else(|| self.target(self.vlpis.get(lpi))) == Some(from)
+        state.redirect(|lpi, heir| {
+            let entry = self.vlpis.get(lpi);
+            let bound_for = heir.map(|heir| heir.vcpu).or_else(|| self.target(entry));
+            (bound_for == Some(from)).then_some(Heir::new(to, entry))
         });
     }
 

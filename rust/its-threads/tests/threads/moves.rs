@@ -143,6 +143,18 @@ fn movall_of_what_movi_sent() {
 }
 
 #[test]
+fn movi_of_what_movall_sent() {
+    explore("MOVI against sync of what MOVALL has moved elsewhere", || {
+        let rig = Rig::with(3, 1);
+        rig.fire(0);
+        rig.cycle(0);
+        rig.commands(&[cmd::movall(0, 1)]);
+        rig.race([job(|rig| rig.cycle(0)), job(|rig| rig.commands(&[cmd::movi(DEVICE, 0, 2)]))]);
+        assert_eq!(rig.expect_all(EVENTS), [vec![], vec![], vec![0]]);
+    });
+}
+
+#[test]
 fn moves_of_two_queues() {
     explore("MOVI on one virtual ITS against MOVALL on another", || {
         let rig = Rig::with(2, 2);
