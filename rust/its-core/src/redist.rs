@@ -162,6 +162,8 @@ pub struct LpiState<E: Env> {
     evict: SlotSet,
     /// Of those: the ones whose pending state is to be forgotten.
     forget: SlotSet,
+    /// Of those: the ones whose LPI stays on this vCPU, as it is only disabled.
+    stay: SlotSet,
     /// Of those: who gets the LPI, other than the vCPU that it is mapped to.
     heirs: [Option<Heir>; SLOTS],
     /// Dormant LPIs that were to leave the vCPU when it was switched on.
@@ -180,8 +182,7 @@ pub struct LpiState<E: Env> {
     once_more: bool,
     /// How many commands are taking LPIs away from the vCPU.
     drains: u32,
-    /// How often LPIs stepped back into the bitmaps nevertheless, or left a slot
-    /// and may be on their way there.
+    /// How often LPIs stepped back into the bitmaps nevertheless.
     stepped_back: u32,
     /// Where GICR_INVALLR goes on in `dormant`, while it is at work.
     pub(crate) refresh: Option<u32>,
@@ -242,6 +243,7 @@ impl<E: Env> LpiState<E> {
             slots: Slots::new(),
             evict: SlotSet::default(),
             forget: SlotSet::default(),
+            stay: SlotSet::default(),
             heirs: [None; SLOTS],
             leaving: [None; SLOTS],
             ready: Bitmap::new(lpis)?,
@@ -275,6 +277,7 @@ impl<E: Env> LpiState<E> {
     fn unmark(&mut self, slot: u8) {
         self.evict.remove(slot);
         self.forget.remove(slot);
+        self.stay.remove(slot);
     }
 
     /// How many LPIs wait for a slot, and how many are disabled.
@@ -643,6 +646,7 @@ impl<E: Env> LpiState<E> {
             *place = heir;
         }
         self.evict.insert(slot);
+        self.stay.remove(slot);
         if pending == Pending::Drop {
             self.forget.insert(slot);
         }
@@ -650,14 +654,22 @@ impl<E: Env> LpiState<E> {
         displaced.kick = true;
     }
 
+    /// The same for an LPI that is disabled by now, unless its slot is to be
+    /// emptied anyway: it stays pending on this vCPU, whatever it is mapped to.
+    fn retire(&mut self, vcpu: &E::Vcpu, slot: u8, displaced: &mut Displaced) {
+        if !self.evict.contains(slot) {
+            self.vacate(vcpu, slot, Pending::Keep, None, displaced);
+            self.stay.insert(slot);
+        }
+    }
+
     /// The guest may have changed the property of `lpi` (INV). It stays
-    /// pending on this vCPU; `heir` is this vCPU if `lpi` is not mapped to it.
+    /// pending on this vCPU.
     pub(crate) fn refresh(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         lpi: Lpi,
-        heir: Option<Heir>,
         displaced: &mut Displaced,
     ) {
         // If it is not pending, its property is read when it fires.
@@ -673,10 +685,8 @@ impl<E: Env> LpiState<E> {
         if self.ready.clear(lpi.index()) {
             self.dormant.set(lpi.index());
         }
-        if let Some(slot) = self.slot_of(lpi)
-            && !self.evict.contains(slot)
-        {
-            self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
+        if let Some(slot) = self.slot_of(lpi) {
+            self.retire(vcpu, slot, displaced);
         }
     }
 
@@ -700,18 +710,18 @@ impl<E: Env> LpiState<E> {
     /// True: the vCPU has to be told.
     fn enable(&mut self, vcpu: &E::Vcpu, lpi: Lpi, priority: u8) -> bool {
         // What is to leave does so soon, and is looked at where it goes.
-        let leaves = self.leaving.iter().map_while(|place| *place).any(|(it, _)| it == lpi);
-        !leaves && self.dormant.clear(lpi.index()) && self.raise_enabled(vcpu, lpi, priority).kick
+        !self.has_left(lpi)
+            && self.dormant.clear(lpi.index())
+            && self.raise_enabled(vcpu, lpi, priority).kick
     }
 
     /// The guest may have changed any property (INVALL): give back the slots
-    /// of LPIs that are disabled by now. `heir` as for [`Self::refresh`].
+    /// of LPIs that are disabled by now.
     pub(crate) fn refresh_slots(
         &mut self,
         vcpu: &E::Vcpu,
         table: &PropertyTable<E>,
         displaced: &mut Displaced,
-        heir: impl Fn(Lpi) -> Option<Heir>,
     ) {
         if self.search.is_some() {
             self.once_more = true;
@@ -721,9 +731,8 @@ impl<E: Env> LpiState<E> {
         for slot in self.slots.used().iter() {
             if let Some(lpi) = self.slots.get(slot)
                 && !table.get(lpi).enabled()
-                && !self.evict.contains(slot)
             {
-                self.vacate(vcpu, slot, Pending::Keep, heir(lpi), displaced);
+                self.retire(vcpu, slot, displaced);
             }
         }
         displaced.kick |= self.look_again(vcpu);
@@ -761,7 +770,7 @@ impl<E: Env> LpiState<E> {
             let Some(lpi) = self.slots.get(slot).filter(|lpi| wanted(*lpi)) else { continue };
             let heir = heir(lpi);
             // What was about to leave before MOVALL came is not this vCPU's.
-            if heir.is_none() || !self.evict.contains(slot) {
+            if heir.is_none() || !self.leaves(slot) {
                 self.vacate(vcpu, slot, Pending::Keep, heir, displaced);
             }
         }
@@ -784,6 +793,17 @@ impl<E: Env> LpiState<E> {
         }
     }
 
+    /// Is the LPI in `slot` on its way to another vCPU, or unmapped?
+    fn leaves(&self, slot: u8) -> bool {
+        self.evict.contains(slot) && !self.stay.contains(slot)
+    }
+
+    /// Was `lpi` on its way to another vCPU, or unmapped, when the vCPU went
+    /// off, and still is?
+    fn has_left(&self, lpi: Lpi) -> bool {
+        self.leaving.iter().map_while(|place| *place).any(|(left, _)| left == lpi)
+    }
+
     /// Take up to a batch of LPIs for which `wanted` holds out of the
     /// bitmaps, from `from` on. Returns where to go on, if there is more.
     pub(crate) fn take_waiting(
@@ -802,7 +822,7 @@ impl<E: Env> LpiState<E> {
             };
             at = index.saturating_add(1);
             let Some(lpi) = Lpi::from_index(index) else { continue };
-            if wanted(lpi) {
+            if wanted(lpi) && !self.has_left(lpi) {
                 self.ready.clear(index);
                 self.dormant.clear(index);
                 displaced.push(lpi, None);
@@ -843,7 +863,12 @@ impl<E: Env> LpiState<E> {
 
     /// The vCPU is about to enter the guest: empty the slots that were to be
     /// emptied, list registers included. The vCPU is the current one.
-    pub(crate) fn sync(&mut self, vcpu: &E::Vcpu, displaced: &mut Displaced) {
+    pub(crate) fn sync(
+        &mut self,
+        vcpu: &E::Vcpu,
+        table: &PropertyTable<E>,
+        displaced: &mut Displaced,
+    ) {
         for place in &mut self.leaving {
             // It is filled from the front.
             let Some((lpi, heir)) = place.take() else { break };
@@ -855,23 +880,21 @@ impl<E: Env> LpiState<E> {
         for slot in self.evict.iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
             let heir = self.heirs.get(usize::from(slot)).copied().flatten();
-            let forget = self.forget.contains(slot);
+            let (forget, stays) = (self.forget.contains(slot), self.stay.contains(slot));
             let was = vcpu.evict(slot);
             self.unmark(slot);
             if !was.active {
                 self.counters.evicted = self.counters.evicted.wrapping_add(1);
                 self.release(slot);
             }
-            if was.pending && !forget {
-                displaced.push(lpi, heir);
-            } else {
+            if !was.pending || forget {
                 displaced.dropped = true;
+            } else if stays {
+                self.raise(vcpu, table, lpi);
+                self.stepped_back = self.stepped_back.wrapping_add(1);
+            } else {
+                displaced.push(lpi, heir);
             }
-        }
-        if self.drains != 0 && !displaced.is_empty() {
-            // One that is disabled comes back to this vCPU, and maybe to where
-            // the drain has looked already.
-            self.stepped_back = self.stepped_back.wrapping_add(1);
         }
         let _current = self.look_again(vcpu);
     }
@@ -881,7 +904,7 @@ impl<E: Env> LpiState<E> {
     pub(crate) fn reset(&mut self, vcpu: &E::Vcpu, table: &PropertyTable<E>) {
         for slot in self.slots.used().iter() {
             let Some(lpi) = self.slots.get(slot) else { continue };
-            let leaves = self.evict.contains(slot);
+            let (leaves, stays) = (self.leaves(slot), self.stay.contains(slot));
             let pending = vcpu.reset(slot) && !self.forget.contains(slot);
             self.counters.evicted = self.counters.evicted.wrapping_add(1);
             self.release(slot);
@@ -894,7 +917,11 @@ impl<E: Env> LpiState<E> {
                 }
                 vcpu.request_sync();
             } else if pending {
-                self.step_back(vcpu, lpi, table.get(lpi).priority());
+                if stays {
+                    self.raise(vcpu, table, lpi);
+                } else {
+                    self.step_back(vcpu, lpi, table.get(lpi).priority());
+                }
                 self.stepped_back = self.stepped_back.wrapping_add(1);
             }
         }

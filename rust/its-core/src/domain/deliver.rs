@@ -289,10 +289,12 @@ impl<E: Env> Domain<E> {
     /// about to enter the guest, or to be descheduled. Interrupts off, no
     /// lock held. True: call [`Self::unmask_taken`] as well.
     pub fn sync(&self, id: VcpuId) -> bool {
-        let Some(redist) = self.redist(id) else { return false };
+        let (Some(redist), Some(table)) = (self.redist(id), self.properties.get()) else {
+            return false;
+        };
         let mut displaced = Displaced::new();
         let synced = redist.with(|state, vcpu| {
-            state.sync(vcpu, &mut displaced);
+            state.sync(vcpu, table, &mut displaced);
             if !displaced.is_empty() {
                 redist.set_out();
             }

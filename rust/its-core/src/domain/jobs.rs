@@ -94,7 +94,7 @@ impl Refresh {
             }
             let Some(next) = self.others else { return Step::Done(()) };
             let Some(redist) = domain.redist(VcpuId::new(next)) else { return Step::Done(()) };
-            domain.refresh_slots(VcpuId::new(next), redist);
+            domain.refresh_slots(redist);
             budget.spend(BATCH);
             self = Self { vcpu: VcpuId::new(next), from: 0, others: next.checked_add(1) };
         }
@@ -141,10 +141,10 @@ impl Drain {
                 entry.mapped() && entry.collection() == collection
             })
         };
+        if !self.all_have_arrived(domain) {
+            return Step::More(self);
+        }
         while !budget.is_spent() {
-            if !self.all_have_arrived(domain) {
-                return Step::More(self);
-            }
             // Nobody unmaps an LPI while it is on its way to its heir, which
             // gets it whether it is mapped or not.
             let _devices = heir.map(|_| domain.devices.lock());
@@ -153,12 +153,8 @@ impl Drain {
             let from = redist.with(|state, vcpu| match self.from {
                 Some(from) => Some(state.take_waiting(from, &mut displaced, wanted)),
                 None => {
-                    if let Some(heir) = heir {
-                        domain.redirect(state, self.vcpu, heir);
-                    }
                     let heir_of = |lpi| heir.map(|vcpu| Heir::new(vcpu, domain.vlpis.get(lpi)));
                     since = state.end_drain(vcpu, since, heir_of, &mut displaced, wanted)?;
-                    self.arrivals = Some(0);
                     Some(Some(0))
                 }
             });
@@ -243,7 +239,7 @@ impl<E: Env> Domain<E> {
     /// the rest is a job.
     pub(crate) fn refresh(&self, id: VcpuId) -> Option<Refresh> {
         let redist = self.redist(id)?;
-        let waiting = self.refresh_slots(id, redist);
+        let waiting = self.refresh_slots(redist);
         if self.may_be_anywhere() {
             return Some(Refresh { others: Some(0), ..Refresh::new(id) });
         }
@@ -252,14 +248,12 @@ impl<E: Env> Domain<E> {
 
     /// Give back the slots of LPIs that are disabled by now. False if none
     /// waits outside the slots for its property to be read.
-    fn refresh_slots(&self, id: VcpuId, redist: &Redist<E>) -> bool {
+    fn refresh_slots(&self, redist: &Redist<E>) -> bool {
         let Some(table) = self.properties.get() else { return false };
         let mut displaced = Displaced::new();
         let dormant = redist.with(|state, vcpu| {
             let (_, dormant) = state.waiting();
-            state.refresh_slots(vcpu, table, &mut displaced, |lpi| {
-                self.heir_if_stray(id, self.vlpis.get(lpi))
-            });
+            state.refresh_slots(vcpu, table, &mut displaced);
             dormant != 0
         });
         self.replace(redist, &displaced);
@@ -285,7 +279,7 @@ impl<E: Env> Domain<E> {
     /// it takes until [`Self::work`].
     pub(crate) fn refresh_redist(&self, id: VcpuId) -> bool {
         let Some(redist) = self.redist(id) else { return false };
-        if self.refresh_slots(id, redist) {
+        if self.refresh_slots(redist) {
             redist.with(|state, _| {
                 if state.refresh.replace(0).is_none() {
                     self.refreshes.fetch_add(1, Ordering::Relaxed);

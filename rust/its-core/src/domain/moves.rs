@@ -25,15 +25,9 @@ impl<E: Env> Domain<E> {
         if !entry.mapped() {
             return;
         }
-        self.with_redists_of(entry, |id, state, vcpu, displaced| {
-            state.refresh(vcpu, table, lpi, self.heir_if_stray(id, entry), displaced);
+        self.with_redists_of(entry, |state, vcpu, displaced| {
+            state.refresh(vcpu, table, lpi, displaced);
         });
-    }
-
-    /// An LPI of this entry that is pending on vCPU `id`, and has to leave its
-    /// list register, stays on that vCPU: what to say if it is not mapped to it.
-    pub(super) fn heir_if_stray(&self, id: VcpuId, entry: Entry) -> Option<Heir> {
-        (self.target(entry) != Some(id)).then_some(Heir::new(id, entry))
     }
 
     /// Run `work` on every vCPU on which an LPI of this entry may be pending,
@@ -41,7 +35,7 @@ impl<E: Env> Domain<E> {
     fn with_redists_of(
         &self,
         entry: Entry,
-        work: impl Fn(VcpuId, &mut LpiState<E>, &E::Vcpu, &mut Displaced),
+        work: impl Fn(&mut LpiState<E>, &E::Vcpu, &mut Displaced),
     ) {
         let strays = self.strays.load(Ordering::Relaxed);
         let draining = self.is_draining();
@@ -52,7 +46,7 @@ impl<E: Env> Domain<E> {
             if anywhere || target == Some(id) || redist.is_leaving() {
                 let mut displaced = Displaced::new();
                 let idle = redist.with(|state, vcpu| {
-                    work(id, state, vcpu, &mut displaced);
+                    work(state, vcpu, &mut displaced);
                     anywhere && is_idle(state)
                 });
                 nothing_pending &= idle.unwrap_or(true);
@@ -80,7 +74,7 @@ impl<E: Env> Domain<E> {
 
     /// Take `lpi` away from where `entry` had it.
     pub(super) fn take(&self, entry: Entry, lpi: Lpi, pending: Pending) {
-        self.with_redists_of(entry, |_, state, vcpu, displaced| {
+        self.with_redists_of(entry, |state, vcpu, displaced| {
             state.take(vcpu, lpi, pending, displaced);
         });
     }
@@ -97,21 +91,22 @@ impl<E: Env> Domain<E> {
         if from == to || redist.with(|_, _| ()).is_none() {
             return None;
         }
-        // What is on its way to `from`, but in a list register elsewhere yet.
-        for redist in self.redists.iter().filter(|redist| redist.is_leaving()) {
-            redist.with(|state, _| self.redirect(state, from, to));
-        }
+        self.redirect(from, to, |_| true);
         self.drain(from, Leaving::All(to))
     }
 
-    /// What is about to leave a list register for the vCPU `from` goes to
-    /// another (MOVALL).
-    pub(super) fn redirect(&self, state: &mut LpiState<E>, from: VcpuId, to: VcpuId) {
-        state.redirect(|lpi, heir| {
-            let entry = self.vlpis.get(lpi);
-            let bound_for = heir.map(|heir| heir.vcpu).or_else(|| self.target(entry));
-            (bound_for == Some(from)).then_some(Heir::new(to, entry))
-        });
+    /// What is on its way to `from`, but in a list register elsewhere yet, goes
+    /// to another vCPU if `wanted` holds for its entry.
+    fn redirect(&self, from: VcpuId, to: VcpuId, wanted: impl Fn(Entry) -> bool) {
+        for redist in self.redists.iter().filter(|redist| redist.is_leaving()) {
+            redist.with(|state, _| {
+                state.redirect(|lpi, heir| {
+                    let entry = self.vlpis.get(lpi);
+                    let bound_for = heir.map(|heir| heir.vcpu).or_else(|| self.target(entry));
+                    (bound_for == Some(from) && wanted(entry)).then_some(Heir::new(to, entry))
+                });
+            });
+        }
     }
 
     /// The number of a collection among those of all virtual ITSes.
@@ -160,6 +155,7 @@ impl<E: Env> Domain<E> {
         let drain = if old == NEVER_MAPPED || home == vcpu {
             None
         } else {
+            self.redirect(home, vcpu, |entry| entry.mapped() && entry.collection() == index);
             self.drain(home, Leaving::Collection(index))
         };
         cell.store(vcpu.get(), Ordering::Release);

@@ -73,7 +73,7 @@ fn more_than_can_leave_at_once_stay_on_the_vcpu() {
         state.reset(vcpu, table);
     }
     assert_eq!((state.waiting(), displaced.iter().count()), ((0, 32), 0));
-    state.sync(vcpu, &mut displaced);
+    state.sync(vcpu, table, &mut displaced);
     assert!(displaced.iter().map(|(left, _)| left).eq((0..16).map(lpi)));
     assert_eq!(state.waiting(), (0, 16), "the others are still pending here");
 }

@@ -155,6 +155,36 @@ fn movi_of_what_movall_sent() {
 }
 
 #[test]
+fn mapc_of_what_movall_sent() {
+    explore("MAPC against sync of what MOVALL has moved there", || {
+        let rig = Rig::with(3, 1);
+        rig.commands(&[cmd::movi(DEVICE, 0, 1)]);
+        rig.fire(0);
+        rig.commands(&[cmd::movall(1, 0)]);
+        rig.settle();
+        rig.commands(&[cmd::movall(0, 1)]);
+        rig.race([job(|rig| rig.cycle(0)), job(|rig| rig.commands(&[cmd::mapc(1, 2)]))]);
+        assert_eq!(rig.expect_all(EVENTS), [vec![], vec![], vec![0]]);
+    });
+}
+
+#[test]
+fn movall_leaves_what_movi_has_sent() {
+    explore("MOVALL against a vCPU that goes off, of what MOVI has moved elsewhere", || {
+        let rig = Rig::with(3, 1);
+        rig.fire(0);
+        rig.cycle(0);
+        rig.commands(&[cmd::movi(DEVICE, 0, 2)]);
+        rig.race([
+            job(|rig| rig.vcpus[0].power_off(&rig.domain)),
+            job(|rig| rig.commands(&[cmd::movall(0, 1)])),
+        ]);
+        rig.vcpus[0].power_on(&rig.domain);
+        assert_eq!(rig.expect_all(EVENTS), [vec![], vec![], vec![0]]);
+    });
+}
+
+#[test]
 fn moves_of_two_queues() {
     explore("MOVI on one virtual ITS against MOVALL on another", || {
         let rig = Rig::with(2, 2);
