@@ -9,7 +9,7 @@
 use its_arch::{DeviceId, VcpuId};
 
 use crate::Error;
-use crate::budget::{Budget, Step};
+use crate::budget::{Budget, COMMAND, Step};
 use crate::domain::Domain;
 use crate::domain::devices::DeviceJob;
 use crate::env::{Env, Lock, Once, SLOTS};
@@ -20,6 +20,9 @@ use crate::sync::{Ordering, fence};
 /// A batch of LPIs, in units of the budget.
 #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "a small constant")]
 const BATCH: u32 = SLOTS as u32;
+
+/// vCPUs on which a command looks for an LPI, for a unit of the budget.
+const VISITS: u32 = 4;
 
 /// What it costs to read the properties of the disabled LPIs in a word, of which
 /// so many were enabled.
@@ -358,6 +361,16 @@ impl<E: Env> Domain<E> {
 
     /// What a command costs that looks for an LPI, in units of the budget.
     pub(crate) fn lookup_cost(&self) -> u32 {
-        if self.may_be_anywhere() { u32::from(self.config.vcpus) / 4 } else { 0 }
+        let all = u32::from(self.config.vcpus) / VISITS;
+        if self.may_be_anywhere() {
+            all
+        } else if all < COMMAND {
+            // As much as any command may do.
+            0
+        } else {
+            // Those that have LPIs to give back.
+            let leaving = self.redists.iter().filter(|redist| redist.is_leaving()).count();
+            u32::try_from(leaving).map_or(all, |leaving| leaving / VISITS)
+        }
     }
 }

@@ -820,6 +820,29 @@ fn a_vcpu_that_goes_off_and_on_does_not_hold_up_what_leaves_it() {
 }
 
 #[test]
+fn commands_cost_more_while_vcpus_have_lpis_to_give_back() {
+    const VCPUS: u32 = scaled(128, 32);
+    let vcpus = u16::try_from(VCPUS).expect("few");
+    let m = Machine::booted(Config { vcpus, queue_pages: 2, ..Config::default() });
+    m.map(5, VCPUS + 1, 8192);
+    for vcpu in 0..vcpus {
+        m.ok(cmd::movi(5, vcpu.into(), vcpu));
+        m.fire(5, vcpu.into());
+    }
+    m.settle();
+    let clears = || in_steps(&m, &[cmd::clear(5, VCPUS); 64], |_| ());
+    assert_eq!(clears(), 64 * COMMAND / TRAP);
+    // None of the vCPUs comes round to leaving its guest.
+    let moves: Vec<_> = (0..vcpus).map(|n| cmd::movi(5, n.into(), (n + 1) % vcpus)).collect();
+    in_steps(&m, &moves, |_| ());
+    let want = 64 * (COMMAND + VCPUS / 4) / TRAP;
+    assert!((want..=want + want / 4).contains(&clears()), "{} steps, not {want}", clears());
+    m.settle();
+    assert_eq!(clears(), 64 * COMMAND / TRAP);
+    m.destroy();
+}
+
+#[test]
 fn a_dead_domain_has_no_work() {
     let m = dormant();
     enable_all(&m);
