@@ -116,6 +116,9 @@ pub struct Domain<E: Env> {
     watch: AtomicBool,
     /// Where [`Self::tick`] goes on among all host LPIs that are masked.
     swept: AtomicU32,
+    /// One that was found to be worth unmasking since the first was looked at
+    /// is still masked.
+    passed_over: AtomicBool,
     /// How often a host LPI was masked.
     storms: AtomicU64,
 }
@@ -156,6 +159,7 @@ impl<E: Env> Domain<E> {
             rate: Rate::new(config.lpi_rate),
             watch: AtomicBool::new(false),
             swept: AtomicU32::new(0),
+            passed_over: AtomicBool::new(false),
             storms: AtomicU64::new(0),
         })
     }

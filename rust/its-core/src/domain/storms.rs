@@ -142,8 +142,9 @@ impl<E: Env> Domain<E> {
             // Who masks one from now on says so, and those that are masked
             // are found below.
             self.watch.store(false, Ordering::SeqCst);
+            self.passed_over.store(false, Ordering::Relaxed);
         }
-        let (mut unmasked, mut later) = (0_u32, false);
+        let mut unmasked = 0_u32;
         for _ in 0..LOOKS {
             let Some(host_lpi) = host.next_masked(from) else {
                 from = 0;
@@ -160,7 +161,7 @@ impl<E: Env> Domain<E> {
             match self.look_at(host, host_lpi) {
                 Look::Free => unmasked = unmasked.saturating_add(1),
                 Look::Held => {}
-                Look::Later => later = true,
+                Look::Later => self.passed_over.store(true, Ordering::Relaxed),
             }
             if unmasked == UNMASKS {
                 break;
@@ -169,7 +170,7 @@ impl<E: Env> Domain<E> {
         self.swept.store(from, Ordering::Relaxed);
         if from != 0 {
             self.guest.request_tick(SOON_NS);
-        } else if later {
+        } else if self.passed_over.load(Ordering::Relaxed) {
             self.guest.request_tick(INTERVAL_NS);
         } else if self.watch.load(Ordering::Relaxed) {
             self.guest.request_tick(REST_NS);

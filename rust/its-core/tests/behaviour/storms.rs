@@ -439,6 +439,34 @@ fn many_at_once_come_back_bit_by_bit() {
     m.destroy();
 }
 
+#[test]
+fn one_that_was_passed_over_is_looked_at_soon_however_many_there_are() {
+    let m = Machine::booted(Config::default());
+    m.add_device(5, 300).expect("room");
+    for lpi in m.its[0].lpis() {
+        m.domain.mask(&m.host, lpi);
+    }
+    m.ok(cmd::mapd(5, 8));
+    m.ok_all(&(0..70).map(|n| cmd::mapti(5, n, FIRST + n, 0)).collect::<Vec<_>>());
+    let masked = m.stat("masked");
+    assert_eq!(masked, 512);
+    // There is room for 63 INVs. Later looks find none, or those of no use only.
+    m.its[0].set_pace(Pace::Hang(0));
+    for _ in 0..512 / 256 {
+        assert!(m.tick());
+        assert_soon(&m);
+    }
+    assert!(m.tick());
+    assert_eq!(masked - m.stat("masked"), 63);
+    let due = m.ram.tick_due().expect("some are masked") - m.world.now();
+    assert!(due <= 10_000_000, "{due} ns");
+    m.its[0].set_pace(Pace::Immediate);
+    while masked - m.stat("masked") != 70 {
+        assert!(m.tick());
+    }
+    m.destroy();
+}
+
 // ---- The host ITS ----
 
 #[test]
