@@ -78,8 +78,8 @@ class Suites(Scratch):
 
     VERSIONS = ("4.20.3+127-0+deb13u1", "4.20.10-1", "4.21.0-1")
 
-    def pinned(self, suite, versions=VERSIONS):
-        """The version that is taken of those that a suite has."""
+    def pinned(self, suite, versions=VERSIONS, missing=()):
+        """The version that is taken of those that a suite has; the tarballs of some are missing."""
 
         class Apt:
             def __init__(self, log, suite):
@@ -91,11 +91,19 @@ class Suites(Scratch):
             def refresh(self, force):
                 """There is nothing newer."""
 
+            def pool_file(self, path, sha256):
+                return there(Path(path).name)
+
+        def there(name):
+            if name in missing:
+                raise StepError(f"no {name}")
+            return Path(name)
+
         with (
             mock.patch.object(xen_source, "cache_root", lambda: self.top),
             mock.patch("xenits.layout.cache_root", lambda: self.top),
             mock.patch.object(xen_source, "Apt", Apt),
-            mock.patch.object(xen_source, "upstream_tarball", lambda apt, stanza: Path(stanza["Version"])),
+            mock.patch.object(xen_source, "upstream_tarball", lambda apt, stanza: there(stanza["Version"])),
             mock.patch.object(xen_source, "_unpack", self.unpack),
         ):
             return xen_source.pinned(self.log, suite)
@@ -115,6 +123,20 @@ class Suites(Scratch):
     def test_each_suite_has_what_it_had(self):
         first = [self.pinned("trixie")[0], self.pinned("sid", self.VERSIONS[:1])[0]]
         self.assertEqual([(s, True) for s in first], [self.pinned("trixie"), self.pinned("sid")])
+
+    def test_a_tarball_that_is_missing(self):
+        newest, before = "4.20.10-1", "4.20.3+127-0+deb13u1"
+        last = Path(xen_source.LAST_GOOD[0]).name
+        cases = (((newest,), f"xen-{before}"), ((newest, before), f"xen-{last}"))
+        for missing, want in cases:
+            with self.subTest(missing=missing):
+                self.setUp()
+                self.assertEqual(self.pinned("trixie", missing=missing)[0].label, want)
+        self.setUp()
+        with self.assertRaisesRegex(StepError, f"no {newest}"):
+            self.pinned("trixie", missing=(newest, before, last))
+        with self.assertRaisesRegex(StepError, "no 4.21.0-1"):
+            self.pinned("sid", missing=self.VERSIONS + ("4.21.0-1",))
 
     def test_a_suite_without_xen(self):
         with self.assertRaisesRegex(StepError, "index of trixie has no source of Xen 4.20"):

@@ -21,6 +21,7 @@ from .errors import StepError
 from .layout import Stamp, cache_root, locked
 from .shell import Command, output, run
 
+APT_HELPER = "/usr/lib/apt/apt-helper"
 HOST_SUITE = "bookworm"
 XEN_SUITE = "trixie"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -115,6 +116,17 @@ def read_mirrors(etc_apt: Path = Path("/etc/apt")) -> list[Mirror]:
     return found
 
 
+def main_mirror(mirrors: list[Mirror]) -> Mirror:
+    """The one that has the host's own release."""
+    found = next((m for m in mirrors if HOST_SUITE in m.suites), None)
+    if found is None:
+        raise StepError(
+            f"no apt source here offers Debian {HOST_SUITE}",
+            hint=f"these scripts are for Debian 12 ({HOST_SUITE}); add its mirror to /etc/apt/sources.list.",
+        )
+    return found
+
+
 def sources_list(
     mirrors: list[Mirror], host_arch: str, keyring: str | None = None, source_suite: str = XEN_SUITE
 ) -> str:
@@ -122,12 +134,7 @@ def sources_list(
 
     Of another suite than Xen's usual one there are sources, and nothing else.
     """
-    main = next((m for m in mirrors if HOST_SUITE in m.suites), None)
-    if main is None:
-        raise StepError(
-            f"no apt source here offers Debian {HOST_SUITE}",
-            hint=f"these scripts are for Debian 12 ({HOST_SUITE}); add its mirror to /etc/apt/sources.list.",
-        )
+    main = main_mirror(mirrors)
     key = main.signed_by or keyring
     signed = f" signed-by={key}" if key else ""
     archs = ",".join(dict.fromkeys([host_arch, "arm64"]))
@@ -285,6 +292,16 @@ class Apt:
                 hint=f"remove {path} and run again; if it stays so, do not trust the mirror.",
             )
         return path
+
+    def pool_file(self, path: str, sha256: str) -> Path:
+        """Download a file of the mirror's that its index need not name any more, and check it."""
+        target = self.debs / Path(path).name
+        if not target.exists() or _sha256(target) != sha256:
+            target.unlink(missing_ok=True)
+            uri = f"{main_mirror(read_mirrors()).uri}/{path}"
+            argv: Command = [APT_HELPER, "-c", self.config, "download-file", uri, target, f"SHA256:{sha256}"]
+            self._twice(argv, f"cannot download {target.name}", "check the network, then try again.")
+        return target
 
 
 def _sha256(path: Path) -> str:

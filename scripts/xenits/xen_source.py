@@ -13,8 +13,9 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cmp_to_key
+from functools import cmp_to_key, partial
 from pathlib import Path
 
 from .errors import StepError
@@ -24,6 +25,13 @@ from .shell import Command, output, run
 
 XEN_SERIES = "4.20"
 """The version that is fetched when the user names no tree."""
+
+LAST_GOOD = (
+    "pool/main/x/xen/xen_4.20.3+127-gc42374a105.orig.tar.xz",
+    "df0831854a55a8f31cb3cb85036f2edc928e2ef098d77f815f5714bfafac68f3",
+)
+"""The tarball that all tests have passed on, and its SHA256. A mirror may have it still, while the one that its index
+names is missing."""
 
 PATCHED_KEPT = 6
 _BUILT = re.compile(r"(\.(o|a|so|d|i|s|cmd|gcno|lds)|^\.config(\.old)?|^xen-syms.*|^\.xen.*)$")
@@ -48,7 +56,7 @@ class Source:
 
 
 def pinned(log: Path, suite: str = XEN_SUITE) -> tuple[Source, bool]:
-    """The newest Xen that a suite of Debian's has; of the usual one, the newest 4.20.
+    """The newest Xen that a suite of Debian's has; of the usual one, the newest 4.20, or `LAST_GOOD`.
 
     The flag tells whether it was already in the cache.
     """
@@ -73,18 +81,23 @@ def pinned(log: Path, suite: str = XEN_SUITE) -> tuple[Source, bool]:
                 hint="give a tree of your own with --tree.",
             )
         stanzas.sort(key=cmp_to_key(lambda a, b: _compare_versions(b["Version"], a["Version"])))
-        problem: StepError | None = None
-        for stanza in stanzas:
-            try:
-                tarball = upstream_tarball(apt, stanza)
-            except StepError as error:
-                problem = error
-                continue
-            tree = _unpack(tarball, src, log)
-            stamp.write(tree.name)
-            return Source(tree, tree.name, tree.name, own=False, suite=suite), False
-        assert problem is not None
-        raise problem
+        places = [partial(upstream_tarball, apt, stanza) for stanza in stanzas]
+        if usual:
+            places.append(partial(apt.pool_file, *LAST_GOOD))
+        tree = _unpack(_first(places), src, log)
+        stamp.write(tree.name)
+        return Source(tree, tree.name, tree.name, own=False, suite=suite), False
+
+
+def _first(places: Sequence[Callable[[], Path]]) -> Path:
+    """What the first of them gives that does not fail; if all do, what is wrong with the first."""
+    problems = []
+    for place in places:
+        try:
+            return place()
+        except StepError as error:
+            problems.append(error)
+    raise problems[0]
 
 
 def _compare_versions(a: str, b: str) -> int:
