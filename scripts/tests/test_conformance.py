@@ -145,6 +145,14 @@ class Judging(unittest.TestCase):
     def test_good(self) -> None:
         self.assertEqual(failures(column(a="ok", b="skip")), [])
 
+    def test_nothing_is_skipped_where_all_can_run(self) -> None:
+        whole = {test.name for test in guest_tests.TESTS if test.must_run_all}
+        self.assertEqual(whole, {"debug", "release"})
+        for test in guest_tests.TESTS:
+            with self.subTest(test.name):
+                own = guest_tests._judge(test, "it", column(a="ok", b="skip"))[-1]
+                self.assertEqual(any("b was skipped" in why for why in own.problems), test.must_run_all)
+
     def test_each_bad_result_fails(self) -> None:
         for word in ("FAIL", "CRASH", "HANG"):
             with self.subTest(word):

@@ -65,6 +65,11 @@ class GuestTest:
     """More of the guest's command line."""
     limit: float = LIMIT_S
 
+    @property
+    def must_run_all(self) -> bool:
+        """Whether the machine has what every case needs."""
+        return self.tests == (ALL,) and self.machine == Machine()
+
     def bootargs(self, test: str) -> str:
         """The guest's command line."""
         return f"its.test={test} its.seed={self.seed} its.seeds={self.seeds} its.fuzz={self.fuzz} {self.options}"
@@ -176,6 +181,8 @@ def _judge(test: GuestTest, name: str, column: Column) -> list[Result]:
         for case, o in column.cases.items()
     ]
     whole = [why for why in failures(column) if why.partition(":")[0] not in column.cases]
+    if test.must_run_all:
+        whole += [f"{case} was skipped: {o.why}" for case, o in column.cases.items() if o.word == "skip"]
     if column.said > CHATTY:
         whole.append(f"Xen printed {column.said} lines, as many as the guest wanted")
     if test.fuzz > FEW:
