@@ -30,4 +30,5 @@ mod registers;
 mod regressions;
 mod review;
 mod storms;
+mod strict;
 mod threads;

@@ -7,15 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use its_arch::gicr::{GICR_INVALLR, GICR_INVLPIR};
 use its_arch::gits::{GITS_CTLR, GITS_CWRITER};
-use its_arch::{Command, DeviceId, EventBits, EventId, GuestPa, Intid, Lpi, Rdbase, VcpuId};
-use its_core::env::{Env, HostHw, Table};
-use its_core::host::HostItsConfig;
+use its_arch::{DeviceId, EventId, Lpi, VcpuId};
 use its_core::host::queue::reserved;
 use its_core::{Domain, DomainConfig, Error};
 use its_testkit::guest::{FakeGuest, Ram};
-use its_testkit::its::{FakeHostIts, Pace};
+use its_testkit::its::Pace;
 use its_testkit::machine::DOMAIN_ID;
-use its_testkit::{Config, Fake, Machine, World, cmd, scaled};
+use its_testkit::{Config, Machine, World, cmd, scaled};
 
 /// The first LPI of device 5.
 const FIRST: u32 = 8192;
@@ -979,107 +977,4 @@ fn the_last_one_arrives_whatever_happens_at_once() {
     }
     assert_free(&m, EVENTS);
     m.destroy();
-}
-
-// ---- The model ----
-
-/// A host ITS without anybody who drives it: with one event, of device 1. Its
-/// ITT comes first, so that it is dropped last.
-fn bare() -> (impl Table, FakeHostIts, impl Fn(Command)) {
-    let its = FakeHostIts::new(HostItsConfig {
-        queue_bytes: 4096,
-        device_bits: 16,
-        event_bits: EventBits::new(5).expect("few"),
-        itt_entry_bytes: 8,
-    });
-    let itt = Fake::alloc_table(256, 256).expect("memory");
-    let at = std::cell::Cell::new(0);
-    let same = its.clone();
-    let submit = move |command: Command| {
-        same.write_command(at.get(), &command.encode());
-        at.set(at.get() + 32);
-        same.set_cwriter(at.get());
-    };
-    let device = DeviceId::new(1);
-    submit(cmd::mapc(0, 0));
-    submit(cmd::mapc(1, 1));
-    submit(Command::Mapd {
-        device,
-        size: EventBits::new(5).expect("few"),
-        itt: GuestPa::new(itt.address()),
-        valid: true,
-    });
-    submit(mapti(0));
-    (itt, its, submit)
-}
-
-/// An event of that device becomes the first LPI.
-fn mapti(event: u32) -> Command {
-    let (device, event, intid) = (DeviceId::new(1), EventId::new(event), Intid::new(8192));
-    Command::Mapti { device, event, intid, collection: its_arch::CollectionId::new(0) }
-}
-
-#[test]
-fn the_model_remembers_properties_until_inv_and_sync() {
-    let (_itt, its, submit) = bare();
-    let sync = |rdbase| Command::Sync { rdbase: Rdbase::from_processor_number(rdbase) };
-    let lpi = Lpi::MIN;
-    Fake::set_host_enabled(lpi, false);
-    assert_eq!(its.disabled(1, 0), Some((false, false)), "nobody told it");
-    submit(cmd::inv(1, 0));
-    submit(sync(1));
-    assert_eq!(its.disabled(1, 0), Some((false, false)), "the wrong redistributor");
-    assert!(its.fire(1, 0).is_some());
-    submit(sync(0));
-    assert_eq!(its.fire(1, 0), None);
-    assert_eq!(its.disabled(1, 0), Some((true, true)));
-    Fake::set_host_enabled(lpi, true);
-    submit(sync(0));
-    assert_eq!(its.disabled(1, 0), Some((true, true)), "it does not look without INV");
-    assert!(its.take_due().is_empty());
-    submit(cmd::inv(1, 0));
-    submit(sync(0));
-    assert_eq!(its.take_due(), [lpi]);
-    assert_eq!(its.disabled(1, 0), Some((false, false)));
-    its.check_properties();
-}
-
-#[test]
-#[should_panic(expected = "was enabled without an INV")]
-fn the_model_notices_a_missing_inv() {
-    let (_itt, its, submit) = bare();
-    Fake::set_host_enabled(Lpi::MIN, false);
-    submit(cmd::inv(1, 0));
-    submit(cmd::sync(0));
-    Fake::set_host_enabled(Lpi::MIN, true);
-    its.check_properties();
-}
-
-#[test]
-#[should_panic(expected = "reserved for INV")]
-fn the_model_notices_who_takes_what_is_reserved() {
-    let (_itt, its, submit) = bare();
-    its.set_pace(Pace::Hang(0));
-    for _ in 0..128 {
-        submit(cmd::sync(0));
-    }
-}
-
-#[test]
-#[should_panic(expected = "device 0x1 has that LPI")]
-fn the_model_notices_an_lpi_of_two_events() {
-    let (_itt, _, submit) = bare();
-    submit(mapti(1));
-}
-
-#[test]
-#[should_panic(expected = "the LPI was unmapped, but not SYNCed")]
-fn the_model_notices_an_lpi_that_is_used_again_before_a_sync() {
-    let (_itt, _, submit) = bare();
-    for rdbase in [0, 1] {
-        // The one that its events went to counts.
-        submit(cmd::discard(1, 0));
-        submit(cmd::sync(rdbase));
-        submit(mapti(0));
-    }
 }
