@@ -24,17 +24,17 @@ fn bare() -> (impl Table, FakeHostIts, impl Fn(Command)) {
         at.set(at.get() + 32);
         same.set_cwriter(at.get());
     };
-    let device = DeviceId::new(1);
     submit(cmd::mapc(0, 0));
     submit(cmd::mapc(1, 1));
-    submit(Command::Mapd {
-        device,
-        size: EventBits::new(5).expect("few"),
-        itt: GuestPa::new(itt.address()),
-        valid: true,
-    });
+    submit(mapd(1, &itt));
     submit(mapti(0));
     (itt, its, submit)
+}
+
+/// A device gets an ITT for 32 events.
+fn mapd(device: u32, itt: &impl Table) -> Command {
+    let (device, itt) = (DeviceId::new(device), GuestPa::new(itt.address()));
+    Command::Mapd { device, size: EventBits::new(5).expect("few"), itt, valid: true }
 }
 
 /// An event of that device becomes the first LPI.
@@ -106,4 +106,12 @@ fn the_model_notices_an_lpi_that_is_used_again_before_a_sync() {
         submit(cmd::sync(rdbase));
         submit(mapti(0));
     }
+}
+
+#[test]
+#[should_panic(expected = "no such ITT")]
+fn the_model_notices_an_itt_that_is_not_aligned() {
+    let (_itt, _, submit) = bare();
+    let itt = Fake::alloc_table(256, 128).expect("memory");
+    submit(mapd(2, &itt));
 }
