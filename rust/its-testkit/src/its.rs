@@ -3,7 +3,8 @@
 //!
 //! It has no memory of its own for what it is told: an ITT has to be there
 //! and large enough, and to stay until the ITS has confirmed with a SYNC for
-//! each redistributor that it let go of it. The redistributors behind it know
+//! each redistributor that it let go of it. An event is mapped for sure only
+//! once its redistributor has had a SYNC: until then it may fire in vain. The redistributors behind it know
 //! all LPIs' properties from the start, and look again only when told to by
 //! INV and SYNC. Real ITSes, and QEMU's, accept much that this one stops the
 //! test for.
@@ -38,8 +39,18 @@ pub enum Pace {
 struct MappedDevice {
     itt: u64,
     events: u64,
-    /// LPI and collection of each event.
-    map: Few<(u32, u16)>,
+    map: Few<MappedEvent>,
+}
+
+/// An event of it that is mapped.
+#[derive(Clone, Copy, Debug)]
+struct MappedEvent {
+    lpi: u32,
+    collection: u16,
+    /// The redistributor that its LPI was to go to when it was mapped, and how
+    /// many SYNCs that had had by then: it takes effect with one more.
+    rdbase: u64,
+    syncs: u64,
 }
 
 /// What some numbers stand for, all of them small: looked up at each command.
@@ -130,6 +141,8 @@ pub struct Model {
     /// How many commands each store to GITS_CWRITER was for.
     runs: Vec<u64>,
     syncs: BTreeMap<u64, u64>,
+    /// An event that fired before the SYNC was not mapped yet; the next one is.
+    early: bool,
     world: Arc<World>,
 }
 
@@ -249,7 +262,7 @@ impl Model {
                 if let Some(gone) = self.devices.remove(&device.get()) {
                     let used = self.collections.iter().filter(|(id, _)| self.used.contains(id));
                     let rdbases = used.map(|(_, rdbase)| *rdbase).collect();
-                    let lpis: Vec<_> = gone.map.values().map(|(lpi, _)| *lpi).collect();
+                    let lpis: Vec<_> = gone.map.values().map(|event| event.lpi).collect();
                     for lpi in &lpis {
                         self.lpis.insert(lpi - Lpi::FIRST, Use::Left);
                     }
@@ -281,12 +294,15 @@ impl Model {
                     None => {}
                 }
                 self.used.insert(collection.get());
+                let rdbase = self.collections[&collection.get()];
+                let syncs = self.syncs(rdbase);
                 let mapped = self.device(command, device.get());
                 assert!(
                     u64::from(event.get()) < mapped.events,
                     "host ITS: {command:?}: EventID out of range"
                 );
-                let before = mapped.map.insert(event.get(), (lpi, collection.get()));
+                let entry = MappedEvent { lpi, collection: collection.get(), rdbase, syncs };
+                let before = mapped.map.insert(event.get(), entry);
                 assert!(before.is_none(), "host ITS: {command:?}: the event is mapped already");
             }
             Command::Sync { rdbase } => {
@@ -311,34 +327,34 @@ impl Model {
                 let entry = mapped.map.get_mut(event.get());
                 let entry =
                     entry.unwrap_or_else(|| panic!("host ITS: {command:?}: event not mapped"));
-                entry.1 = collection.get();
+                entry.collection = collection.get();
             }
             Command::Discard { device, event } => {
                 let mapped = self.device(command, device.get());
                 let gone = mapped.map.remove(event.get());
                 let gone = gone.unwrap_or_else(|| panic!("host ITS: {command:?}: not mapped"));
-                self.lpis.insert(gone.0 - Lpi::FIRST, Use::Left);
-                self.pending.remove(&gone.0);
-                self.due.retain(|due| due.get() != gone.0);
-                let rdbase = self.collections.get(&gone.1).copied();
+                self.lpis.insert(gone.lpi - Lpi::FIRST, Use::Left);
+                self.pending.remove(&gone.lpi);
+                self.due.retain(|due| due.get() != gone.lpi);
+                let rdbase = self.collections.get(&gone.collection).copied();
                 let mut events = self.limbo.iter_mut().filter(|limbo| limbo.itt.is_none());
                 if let Some(limbo) = events.find(|limbo| limbo.rdbases.iter().eq(&rdbase)) {
-                    limbo.lpis.push(gone.0);
+                    limbo.lpis.push(gone.lpi);
                 } else {
                     self.limbo.push(Limbo {
                         itt: None,
-                        lpis: vec![gone.0],
+                        lpis: vec![gone.lpi],
                         rdbases: rdbase.into_iter().collect(),
                     });
                 }
             }
             Command::Inv { device, event } => {
-                let (lpi, collection) = self.event(command, device.get(), event.get());
-                self.invalid.insert(lpi, self.collections[&collection]);
+                let entry = self.event(command, device.get(), event.get());
+                self.invalid.insert(entry.lpi, self.collections[&entry.collection]);
             }
             Command::Clear { device, event } => {
-                let (lpi, _) = self.event(command, device.get(), event.get());
-                self.pending.remove(&lpi);
+                let entry = self.event(command, device.get(), event.get());
+                self.pending.remove(&entry.lpi);
             }
             Command::Int { device, event } => {
                 self.event(command, device.get(), event.get());
@@ -347,13 +363,31 @@ impl Model {
         }
     }
 
-    /// LPI and collection of an event that is mapped.
-    fn event(&mut self, command: &Command, device: u32, event: u32) -> (u32, u16) {
+    /// An event that is mapped.
+    fn event(&mut self, command: &Command, device: u32, event: u32) -> MappedEvent {
         let mapped = self.device(command, device);
         *mapped
             .map
             .get(event)
             .unwrap_or_else(|| panic!("host ITS: {command:?}: the event is not mapped"))
+    }
+
+    /// How many SYNCs a redistributor has had.
+    fn syncs(&self, rdbase: u64) -> u64 {
+        self.syncs.get(&rdbase).copied().unwrap_or(0)
+    }
+
+    /// The LPI that comes of an event, and its RDbase.
+    fn translate(&mut self, device: u32, event: u32) -> Option<(u32, u64)> {
+        let entry = *self.devices.get(&device)?.map.get(event)?;
+        if self.syncs(entry.rdbase) == entry.syncs {
+            // Nobody knows whether it is mapped yet: by turns.
+            self.early = !self.early;
+            if self.early {
+                return None;
+            }
+        }
+        Some((entry.lpi, *self.collections.get(&entry.collection)?))
     }
 
     /// What every redistributor has had a SYNC for is gone for good.
@@ -430,6 +464,7 @@ impl FakeHostIts {
             executed: Vec::new(),
             runs: Vec::new(),
             syncs: BTreeMap::new(),
+            early: false,
             world: Arc::clone(&world),
         }));
         world.add_model(&model);
@@ -476,12 +511,12 @@ impl FakeHostIts {
     #[must_use]
     pub fn fire(&self, device: u32, event: u32) -> Option<(Lpi, u64)> {
         let mut model = lock(&self.0);
-        let (lpi, collection) = *model.devices.get(&device)?.map.get(event)?;
+        let (lpi, rdbase) = model.translate(device, event)?;
         if model.disabled.contains(&lpi) {
             model.pending.insert(lpi);
             return None;
         }
-        Some((Lpi::new(lpi)?, *model.collections.get(&collection)?))
+        Some((Lpi::new(lpi)?, rdbase))
     }
 
     /// Host LPIs that were pending when they were enabled.
@@ -495,7 +530,7 @@ impl FakeHostIts {
     #[must_use]
     pub fn disabled(&self, device: u32, event: u32) -> Option<(bool, bool)> {
         let model = lock(&self.0);
-        let (lpi, _) = *model.devices.get(&device)?.map.get(event)?;
+        let lpi = model.devices.get(&device)?.map.get(event)?.lpi;
         Some((model.disabled.contains(&lpi), model.pending.contains(&lpi)))
     }
 
@@ -531,8 +566,8 @@ impl FakeHostIts {
     pub fn spread(&self) -> BTreeMap<u16, usize> {
         let model = lock(&self.0);
         let mut spread = BTreeMap::new();
-        for (_, collection) in model.devices.values().flat_map(|device| device.map.values()) {
-            *spread.entry(*collection).or_default() += 1;
+        for event in model.devices.values().flat_map(|device| device.map.values()) {
+            *spread.entry(event.collection).or_default() += 1;
         }
         spread
     }
@@ -542,7 +577,7 @@ impl FakeHostIts {
     pub fn lpis(&self) -> Vec<Lpi> {
         let model = lock(&self.0);
         let maps = model.devices.values().flat_map(|device| device.map.values());
-        maps.filter_map(|(lpi, _)| Lpi::new(*lpi)).collect()
+        maps.filter_map(|event| Lpi::new(event.lpi)).collect()
     }
 }
 

@@ -28,6 +28,7 @@ fn bare() -> (impl Table, FakeHostIts, impl Fn(Command)) {
     submit(cmd::mapc(1, 1));
     submit(mapd(1, &itt));
     submit(mapti(0));
+    submit(cmd::sync(0));
     (itt, its, submit)
 }
 
@@ -105,6 +106,21 @@ fn the_model_notices_an_lpi_that_is_used_again_before_a_sync() {
         submit(cmd::discard(1, 0));
         submit(cmd::sync(rdbase));
         submit(mapti(0));
+    }
+}
+
+#[test]
+fn the_model_notices_who_relies_on_an_event_before_a_sync() {
+    let (_itt, its, submit) = bare();
+    submit(cmd::discard(1, 0));
+    submit(cmd::sync(0));
+    submit(mapti(0));
+    submit(cmd::sync(1));
+    assert_eq!(its.fire(1, 0), None, "the wrong redistributor");
+    assert!(its.fire(1, 0).is_some(), "it may be mapped, though");
+    submit(cmd::sync(0));
+    for _ in 0..2 {
+        assert!(its.fire(1, 0).is_some());
     }
 }
 
