@@ -4,7 +4,8 @@
 //! It has no memory of its own for what it is told: an ITT has to be there
 //! and large enough, and to stay until the ITS has confirmed with a SYNC for
 //! each redistributor that it let go of it. An event is mapped for sure only
-//! once its redistributor has had a SYNC: until then it may fire in vain. The redistributors behind it know
+//! once its redistributor has had a SYNC: until then it may fire in vain. One that
+//! is unmapped fires until then. The redistributors behind it know
 //! all LPIs' properties from the start, and look again only when told to by
 //! INV and SYNC. Real ITSes, and QEMU's, accept much that this one stops the
 //! test for.
@@ -103,8 +104,17 @@ enum Use {
 #[derive(Debug)]
 struct Limbo {
     itt: Option<u64>,
-    lpis: Vec<u32>,
+    events: Vec<Gone>,
     rdbases: BTreeSet<u64>,
+}
+
+/// An event that was mapped, and may be for a while.
+#[derive(Debug)]
+struct Gone {
+    device: u32,
+    event: u32,
+    lpi: u32,
+    rdbase: Option<u64>,
 }
 
 /// The state of one ITS.
@@ -262,11 +272,14 @@ impl Model {
                 if let Some(gone) = self.devices.remove(&device.get()) {
                     let used = self.collections.iter().filter(|(id, _)| self.used.contains(id));
                     let rdbases = used.map(|(_, rdbase)| *rdbase).collect();
-                    let lpis: Vec<_> = gone.map.values().map(|event| event.lpi).collect();
-                    for lpi in &lpis {
-                        self.lpis.insert(lpi - Lpi::FIRST, Use::Left);
+                    let events = gone.map.iter();
+                    let events =
+                        events.map(|(event, entry)| self.leave(device.get(), event, entry));
+                    let events: Vec<_> = events.collect();
+                    for gone in &events {
+                        self.lpis.insert(gone.lpi - Lpi::FIRST, Use::Left);
                     }
-                    self.limbo.push(Limbo { itt: Some(gone.itt), lpis, rdbases });
+                    self.limbo.push(Limbo { itt: Some(gone.itt), events, rdbases });
                     self.end_limbo();
                 }
             }
@@ -333,17 +346,18 @@ impl Model {
                 let mapped = self.device(command, device.get());
                 let gone = mapped.map.remove(event.get());
                 let gone = gone.unwrap_or_else(|| panic!("host ITS: {command:?}: not mapped"));
+                let gone = self.leave(device.get(), event.get(), &gone);
                 self.lpis.insert(gone.lpi - Lpi::FIRST, Use::Left);
                 self.pending.remove(&gone.lpi);
                 self.due.retain(|due| due.get() != gone.lpi);
-                let rdbase = self.collections.get(&gone.collection).copied();
+                let rdbase = gone.rdbase;
                 let mut events = self.limbo.iter_mut().filter(|limbo| limbo.itt.is_none());
                 if let Some(limbo) = events.find(|limbo| limbo.rdbases.iter().eq(&rdbase)) {
-                    limbo.lpis.push(gone.lpi);
+                    limbo.events.push(gone);
                 } else {
                     self.limbo.push(Limbo {
                         itt: None,
-                        lpis: vec![gone.lpi],
+                        events: vec![gone],
                         rdbases: rdbase.into_iter().collect(),
                     });
                 }
@@ -377,24 +391,38 @@ impl Model {
         self.syncs.get(&rdbase).copied().unwrap_or(0)
     }
 
+    /// What an event leaves behind.
+    fn leave(&self, device: u32, event: u32, entry: &MappedEvent) -> Gone {
+        let rdbase = self.collections.get(&entry.collection).copied();
+        Gone { device, event, lpi: entry.lpi, rdbase }
+    }
+
     /// The LPI that comes of an event, and its RDbase.
     fn translate(&mut self, device: u32, event: u32) -> Option<(u32, u64)> {
-        let entry = *self.devices.get(&device)?.map.get(event)?;
-        if self.syncs(entry.rdbase) == entry.syncs {
-            // Nobody knows whether it is mapped yet: by turns.
-            self.early = !self.early;
-            if self.early {
-                return None;
+        let entry = self.devices.get(&device).and_then(|mapped| mapped.map.get(event)).copied();
+        if let Some(entry) = entry {
+            // Before the SYNC, nobody knows whether it is mapped yet: by turns.
+            let sure = self.syncs(entry.rdbase) != entry.syncs;
+            self.early ^= !sure;
+            if sure || !self.early {
+                return Some((entry.lpi, *self.collections.get(&entry.collection)?));
             }
         }
-        Some((entry.lpi, *self.collections.get(&entry.collection)?))
+        // Nor whether what was mapped is so still: here it is.
+        let mut gone = self.limbo.iter().flat_map(|limbo| &limbo.events);
+        let gone = gone.find(|gone| (gone.device, gone.event) == (device, event))?;
+        Some((gone.lpi, gone.rdbase?))
     }
 
     /// What every redistributor has had a SYNC for is gone for good.
     fn end_limbo(&mut self) {
         for gone in self.limbo.extract_if(.., |limbo| limbo.rdbases.is_empty()) {
-            for lpi in gone.lpis {
-                self.lpis.remove(lpi - Lpi::FIRST);
+            for event in gone.events {
+                self.lpis.remove(event.lpi - Lpi::FIRST);
+                if gone.itt.is_none() {
+                    // It fired after the DISCARD, which has taken effect now.
+                    self.pending.remove(&event.lpi);
+                }
             }
         }
     }

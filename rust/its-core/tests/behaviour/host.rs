@@ -390,6 +390,23 @@ fn an_its_that_hangs_while_a_device_is_unmapped() {
 }
 
 #[test]
+fn a_device_that_fires_while_it_is_unmapped_is_nobodys() {
+    // 32 DISCARD, MAPD V=0, 4 SYNC, the last of which ends it.
+    for &executed in scaled(&[0, 1, 20, 32, 33, 34, 35, 36][..], &[20, 36]) {
+        let (host, its) = config(4096).host().expect("memory");
+        let device = map(&host, 1, 32).expect("the ITS works");
+        its[0].set_pace(Pace::Hang(executed));
+        host.unmap_device(device);
+        let fired: Vec<_> = (0..32).filter_map(|event| its[0].fire(1, event)).collect();
+        assert!(!fired.is_empty(), "{executed}: it may fire");
+        assert!(fired.iter().all(|(lpi, _)| host.claim(*lpi).is_none()), "{executed}");
+        its[0].set_pace(Pace::Immediate);
+        assert!((0..32).all(|event| its[0].fire(1, event).is_none()), "{executed}");
+        let _log = World::current().take_log();
+    }
+}
+
+#[test]
 fn a_stall_is_told_from_a_hang() {
     let world = World::current();
     for executed in [0, 5, 33, 36] {

@@ -125,6 +125,37 @@ fn the_model_notices_who_relies_on_an_event_before_a_sync() {
 }
 
 #[test]
+fn what_is_unmapped_fires_until_a_sync() {
+    let (_itt, its, submit) = bare();
+    let lpi = Some((Lpi::MIN, Rdbase::from_processor_number(0).get()));
+    submit(cmd::discard(1, 0));
+    submit(cmd::sync(1));
+    assert_eq!(its.fire(1, 0), lpi, "the wrong redistributor");
+    submit(cmd::sync(0));
+    assert_eq!(its.fire(1, 0), None);
+    submit(mapti(0));
+    submit(cmd::sync(0));
+    submit(cmd::unmapd(1));
+    submit(cmd::sync(1));
+    assert_eq!(its.fire(1, 0), lpi, "its only event went elsewhere");
+    submit(cmd::sync(0));
+    assert_eq!(its.fire(1, 0), None);
+}
+
+#[test]
+fn what_a_discard_unmaps_is_not_pending_after_a_sync() {
+    let (_itt, its, submit) = bare();
+    Fake::set_host_enabled(Lpi::MIN, false);
+    submit(cmd::inv(1, 0));
+    submit(cmd::sync(0));
+    submit(cmd::discard(1, 0));
+    assert_eq!(its.fire(1, 0), None, "it is disabled");
+    submit(cmd::sync(0));
+    submit(mapti(0));
+    assert_eq!(its.disabled(1, 0), Some((true, false)));
+}
+
+#[test]
 #[should_panic(expected = "no such ITT")]
 fn the_model_notices_an_itt_that_is_not_aligned() {
     let (_itt, _, submit) = bare();
