@@ -159,20 +159,15 @@ pub struct Model {
 impl Model {
     /// Why the ITT at `address` may not be freed.
     pub(crate) fn uses_itt(&self, address: u64) -> Option<String> {
-        for (device, mapped) in &self.devices {
-            if mapped.itt == address {
-                return Some(format!("device {device:#x} is mapped to it"));
-            }
-        }
-        if self.limbo.iter().any(|limbo| limbo.itt == Some(address)) {
-            return Some("no SYNC has followed the device's unmapping".to_owned());
-        }
-        self.queued()
-            .any(|command| match command {
-                Command::Mapd { itt, valid, .. } => valid && itt.get() == address,
-                _ => false,
-            })
-            .then(|| "a MAPD that names it has not been executed".to_owned())
+        let waits = || {
+            self.queued()
+                .any(|command| match command {
+                    Command::Mapd { itt, valid, .. } => valid && itt.get() == address,
+                    _ => false,
+                })
+                .then(|| "a MAPD that names it has not been executed".to_owned())
+        };
+        self.uses_itt_executed(address).or_else(waits)
     }
 
     fn queued(&self) -> impl Iterator<Item = Command> + '_ {
@@ -258,10 +253,9 @@ impl Model {
                     u64::try_from(has).expect("64 bits") >= needs,
                     "host ITS: {command:?}: ITT of {has} bytes, {needs} needed"
                 );
-                assert!(
-                    self.uses_itt_executed(itt.get()).is_none(),
-                    "host ITS: {command:?}: the ITT is in use"
-                );
+                if let Some(why) = self.uses_itt_executed(itt.get()) {
+                    panic!("host ITS: {command:?}: the ITT is in use: {why}");
+                }
                 let mapped =
                     MappedDevice { itt: itt.get(), events: size.count(), map: Few(Vec::new()) };
                 let before = self.devices.insert(device.get(), mapped);
@@ -454,8 +448,14 @@ impl Model {
         );
     }
 
-    fn uses_itt_executed(&self, address: u64) -> Option<u32> {
-        self.devices.iter().find(|(_, mapped)| mapped.itt == address).map(|(device, _)| *device)
+    fn uses_itt_executed(&self, address: u64) -> Option<String> {
+        for (device, mapped) in &self.devices {
+            if mapped.itt == address {
+                return Some(format!("device {device:#x} is mapped to it"));
+            }
+        }
+        let left = self.limbo.iter().any(|limbo| limbo.itt == Some(address));
+        left.then(|| "no SYNC has followed the device's unmapping".to_owned())
     }
 }
 

@@ -174,10 +174,24 @@ fn the_model_notices_an_itt_that_is_too_small() {
 }
 
 #[test]
-#[should_panic(expected = "the ITT is in use")]
+#[should_panic(expected = "the ITT is in use: device 0x1 is mapped to it")]
 fn the_model_notices_an_itt_of_two_devices() {
     let (itt, _, submit) = bare();
     submit(mapd(2, &itt));
+}
+
+#[test]
+#[should_panic(expected = "the ITT is in use: no SYNC has followed")]
+fn the_model_notices_an_itt_that_is_used_again_before_a_sync() {
+    let (itt, _, submit) = bare();
+    for rdbase in [0, 1] {
+        submit(cmd::unmapd(1));
+        submit(cmd::sync(rdbase));
+        submit(mapd(2, &itt));
+        submit(cmd::unmapd(2));
+        submit(cmd::sync(rdbase));
+        submit(mapd(1, &itt));
+    }
 }
 
 #[test]
