@@ -9,6 +9,10 @@
 //! all LPIs' properties from the start, and look again only when told to by
 //! INV and SYNC. Real ITSes, and QEMU's, accept much that this one stops the
 //! test for.
+//!
+//! Memory attributes cannot be wrong here, as no command carries any: Xen's C
+//! sets them in GITS_CBASER and GITS_BASER<n>, and writes the queue and the ITTs
+//! back to memory where it has to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
