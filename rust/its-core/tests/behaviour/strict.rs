@@ -316,3 +316,34 @@ fn the_model_notices_commands_that_make_no_sense() {
         assert!(said.starts_with("host ITS") && said.contains(why), "{command:?}: {said}");
     }
 }
+
+#[test]
+#[should_panic(expected = "reserved bits are set in Discard")]
+fn the_model_notices_reserved_bits() {
+    let (_itt, its, _) = bare();
+    let mut raw = cmd::discard(1, 0).encode();
+    raw.0[3] = 1;
+    its.write_command(5 * 32, &raw);
+    its.set_cwriter(6 * 32);
+}
+
+#[test]
+#[should_panic(expected = "command written at 0x1000 of a queue of 0x1000")]
+fn the_model_notices_a_command_past_the_queue() {
+    let (_itt, its, _) = bare();
+    its.write_command(4096, &cmd::sync(0).encode());
+}
+
+#[test]
+#[should_panic(expected = "command written at 0xb0 of a queue of 0x1000")]
+fn the_model_notices_a_command_between_two_slots() {
+    let (_itt, its, _) = bare();
+    its.write_command(5 * 32 + 16, &cmd::sync(0).encode());
+}
+
+#[test]
+#[should_panic(expected = "GITS_CWRITER = 0x1000, queue of 0x1000")]
+fn the_model_notices_a_cwriter_past_the_queue() {
+    let (_itt, its, _) = bare();
+    its.set_cwriter(4096);
+}
