@@ -177,6 +177,74 @@ pub fn xen_debug_key(key: u8) {
     }
 }
 
+/// The domain that calls, where a hypercall names one.
+const SELF: u16 = 0x7ff0;
+/// `HYPERVISOR_memory_op`.
+const MEMORY_OP: u64 = 12;
+
+/// `struct xen_memory_reservation`, `struct xen_remove_from_physmap` and `struct
+/// xen_add_to_physmap`.
+#[repr(C)]
+struct Reservation {
+    extents: u64,
+    count: u64,
+    order: u32,
+    flags: u32,
+    domain: u16,
+}
+#[repr(C)]
+struct Removal {
+    domain: u16,
+    page: u64,
+}
+#[repr(C)]
+struct Addition {
+    domain: u16,
+    size: u16,
+    space: u32,
+    index: u64,
+    page: u64,
+}
+
+/// Takes the page at `address` out of this domain's memory, as a balloon driver
+/// does if `balloon`. False if Xen does not want to.
+///
+/// # Safety
+/// Nobody uses the page before it is back.
+pub unsafe fn page_away(address: u64, balloon: bool) -> bool {
+    let page = address >> 12;
+    if balloon {
+        return reserve(1, page);
+    }
+    let call = Removal { domain: SELF, page };
+    // SAFETY: XENMEM_remove_from_physmap reads `call`.
+    unsafe { hypercall(MEMORY_OP, 15, &raw const call as u64, 0) == 0 }
+}
+
+/// Brings back a page that is away, or in whose place is one of Xen's.
+pub fn page_back(address: u64) -> bool {
+    reserve(6, address >> 12)
+}
+
+/// XENMEM_decrease_reservation (1) or XENMEM_populate_physmap (6) of one page.
+fn reserve(operation: u64, page: u64) -> bool {
+    let extents = &raw const page as u64;
+    let call = Reservation { extents, count: 1, order: 0, flags: 0, domain: SELF };
+    // SAFETY: this reads `call` and `page`.
+    unsafe { hypercall(MEMORY_OP, operation, &raw const call as u64, 0) == 1 }
+}
+
+/// Puts a page of Xen's there: the shared info page (space 0), or one of the
+/// grant table (1).
+///
+/// # Safety
+/// As for `page_away`.
+pub unsafe fn page_of_xen(address: u64, space: u32) -> bool {
+    let call = Addition { domain: SELF, size: 0, space, index: 0, page: address >> 12 };
+    // SAFETY: XENMEM_add_to_physmap reads `call`.
+    unsafe { hypercall(MEMORY_OP, 7, &raw const call as u64, 0) == 0 }
+}
+
 #[repr(C, align(4096))]
 struct Table([AtomicU64; 512]);
 

@@ -39,7 +39,7 @@ enum Kind {
     Alone,
 }
 
-const GROUPS: [Group; 15] = [
+const GROUPS: [Group; 16] = [
     Group(Kind::Alone, alone::CASES),
     // First, because LPIs cannot be switched off again.
     Group(Kind::Plain, lpis::CASES),
@@ -50,6 +50,7 @@ const GROUPS: [Group; 15] = [
     Group(Kind::Plain, errors::CASES),
     Group(Kind::Hostile, hostile::access::CASES),
     Group(Kind::Hostile, hostile::memory::CASES),
+    Group(Kind::Hostile, hostile::pages::CASES),
     Group(Kind::Hostile, hostile::mappings::CASES),
     Group(Kind::Hostile, hostile::concurrent::CASES),
     Group(Kind::Hostile, hostile::volume::CASES),

@@ -6,6 +6,7 @@ pub mod access;
 pub mod concurrent;
 pub mod mappings;
 pub mod memory;
+pub mod pages;
 pub mod rate;
 pub mod volume;
 
