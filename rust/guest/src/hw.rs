@@ -245,6 +245,23 @@ pub unsafe fn page_of_xen(address: u64, space: u32) -> bool {
     unsafe { hypercall(MEMORY_OP, 7, &raw const call as u64, 0) == 0 }
 }
 
+/// Tells Xen that a PCI function of segment 0 came, or went: PHYSDEVOP_pci_device_add
+/// and _remove. What it answers.
+pub fn announce(function: u16, here: bool) -> i64 {
+    let [devfn, bus] = function.to_le_bytes();
+    let call = [u32::from_le_bytes([0, 0, bus, devfn]), 0, 0, 0];
+    let operation = if here { 25 } else { 26 };
+    // SAFETY: this reads `call`.
+    unsafe { hypercall(33, operation, &raw const call as u64, 0) }.cast_signed()
+}
+
+/// Has Xen block this vCPU until something wakes it (SCHEDOP_block). That unmasks
+/// interrupts.
+pub fn block() {
+    // SAFETY: this takes no memory.
+    unsafe { hypercall(29, 1, 0, 0) };
+}
+
 #[repr(C, align(4096))]
 struct Table([AtomicU64; 512]);
 

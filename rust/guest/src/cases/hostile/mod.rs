@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod concurrent;
+pub mod hypercalls;
 pub mod mappings;
 pub mod memory;
 pub mod pages;
