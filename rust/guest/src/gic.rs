@@ -24,6 +24,7 @@ pub mod gicr {
     /// In the SGI_base frame.
     pub const IGROUPR0: u64 = 0x1_0080;
     pub const ISENABLER0: u64 = 0x1_0100;
+    pub const ICENABLER0: u64 = 0x1_0180;
     pub const IPRIORITYR0: u64 = 0x1_0400;
 }
 
@@ -97,11 +98,16 @@ pub fn pending() -> u32 {
     mrs!("S3_0_C12_C12_2") as u32
 }
 
-/// ICC_SGI1R_EL1: wakes the CPU with this MPIDR.
+/// Wakes the CPU with this MPIDR.
 pub fn wake(mpidr: u64) {
+    send(mpidr, WAKE);
+}
+
+/// ICC_SGI1R_EL1: sends an SGI to the CPU with this MPIDR.
+pub fn send(mpidr: u64, sgi: u32) {
     let list = (mpidr & 0xf0) << 40 | 1 << (mpidr & 15);
     let cluster = (mpidr >> 32 & 0xff) << 48 | (mpidr >> 16 & 0xff) << 32 | (mpidr & 0xff00) << 8;
-    msr!("S3_0_C12_C11_5", cluster | list | u64::from(WAKE) << 24);
+    msr!("S3_0_C12_C11_5", cluster | list | u64::from(sgi) << 24);
 }
 
 /// Takes the SGI that woke this CPU, and nothing else.

@@ -64,6 +64,17 @@ pub fn sleep() {
     unsafe { asm!("dsb sy", "wfi") };
 }
 
+/// Has the virtual timer of this CPU fire at once.
+pub fn start_timer() {
+    msr!("cntv_tval_el0", 0);
+    msr!("cntv_ctl_el0", 1);
+}
+
+/// It fires no more.
+pub fn stop_timer() {
+    msr!("cntv_ctl_el0", 0);
+}
+
 /// Lets other CPUs go first, where one thread of an emulator runs them all.
 pub fn give_way() {
     // SAFETY: a hint.

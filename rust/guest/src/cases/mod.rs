@@ -39,7 +39,7 @@ enum Kind {
     Alone,
 }
 
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 18] = [
     Group(Kind::Alone, alone::CASES),
     // First, because LPIs cannot be switched off again.
     Group(Kind::Plain, lpis::CASES),
@@ -54,6 +54,7 @@ const GROUPS: [Group; 17] = [
     Group(Kind::Hostile, hostile::mappings::CASES),
     Group(Kind::Hostile, hostile::concurrent::CASES),
     Group(Kind::Hostile, hostile::hypercalls::CASES),
+    Group(Kind::Hostile, hostile::mixed::CASES),
     Group(Kind::Hostile, hostile::volume::CASES),
     Group(Kind::Special, hostile::rate::CASES),
     Group(Kind::Hostile, xen_its_in_c::CASES),

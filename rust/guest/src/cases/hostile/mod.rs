@@ -7,6 +7,7 @@ pub mod concurrent;
 pub mod hypercalls;
 pub mod mappings;
 pub mod memory;
+pub mod mixed;
 pub mod pages;
 pub mod rate;
 pub mod volume;
