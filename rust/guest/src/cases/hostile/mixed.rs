@@ -13,8 +13,11 @@ use crate::gic::{self, SPURIOUS, gicr};
 use crate::hw;
 use crate::its;
 
-pub const CASES: &[Case] =
-    &[("sgis-and-lpis-by-priority", by_priority), ("timer-sgis-and-lpis-storm", storm)];
+pub const CASES: &[Case] = &[
+    ("sgis-and-lpis-by-priority", by_priority),
+    ("lpi-before-less-urgent-sgis", before_patient),
+    ("timer-sgis-and-lpis-storm", storm),
+];
 
 /// SGIs besides the one that wakes a CPU, the timer's PPI, and LPIs.
 const SGIS: core::ops::RangeInclusive<u32> = 1..=7;
@@ -101,6 +104,60 @@ fn by_priority(bed: &mut Bed) -> Verdict {
     hw::write32(frame + gicr::ICENABLER0, 0xfe);
     bed.drain(1);
     result?;
+    Ok(Pass)
+}
+
+/// SGIs that are more urgent than the LPI, as many as there may be list registers,
+/// and so many that are less urgent.
+const URGENT: core::ops::RangeInclusive<u32> = 1..=4;
+const PATIENT: core::ops::RangeInclusive<u32> = 5..=12;
+/// So many of the latter come again and again.
+const AGAIN: u64 = 500;
+
+/// Takes what is pending until an LPI comes, and sends each of the less urgent SGIs
+/// anew. How many of these came before the LPI: a `Job` for the CPU of that MPIDR.
+fn count_patient(mpidr: u64) -> u64 {
+    gic::set_mask(0xff);
+    let mut count = 0;
+    while count < AGAIN {
+        let intid = cpus::take(hw::ms(100)) as u32;
+        match intid {
+            SPURIOUS | 8192.. => break,
+            sgi if PATIENT.contains(&sgi) => {
+                count += 1;
+                gic::send(mpidr, sgi);
+            }
+            _ => {}
+        }
+    }
+    count
+}
+
+/// An LPI that waited for a list register behind urgent SGIs comes before those that
+/// are less urgent than it is.
+fn before_patient(bed: &mut Bed) -> Verdict {
+    if bed.cpus < 2 {
+        return Ok(Skip("needs two CPUs"));
+    }
+    let (frame, mpidr) = (bed.redistributors[1], bed.machine.cpus[1]);
+    enable(frame, 0x1ffe);
+    let priority = |sgis: core::ops::RangeInclusive<u32>, priority| {
+        sgis.for_each(|n| hw::write8(frame + gicr::IPRIORITYR0 + u64::from(n), priority));
+    };
+    priority(URGENT, 0x20);
+    priority(PATIENT, 0xc0);
+    bed.its.property(L, 0x81);
+    bed.run(&[bed.device(D), its::mapti(D, 1, L, 1), its::inv(D, 1)])?;
+    set_mask(bed, 0);
+    URGENT.for_each(|n| gic::send(mpidr, n));
+    hw::wait(5, || false);
+    bed.run(&[its::int(D, 1)])?;
+    PATIENT.for_each(|n| gic::send(mpidr, n));
+    hw::wait(5, || false);
+    let before = bed.on(1, count_patient, mpidr);
+    hw::write32(frame + gicr::ICENABLER0, 0x1ffe);
+    bed.drain(1);
+    equal("less urgent SGIs that came before the LPI", before, 0u64)?;
     Ok(Pass)
 }
 
