@@ -36,6 +36,9 @@ fn priority(n: u32) -> u8 {
     (8 * (n % 28) + 8) as u8
 }
 
+/// Only what wakes the CPU is more urgent than that.
+const WAKE_ONLY: u64 = 8;
+
 /// Lets CPU 1 take interrupts, or not.
 fn set_mask(bed: &Bed, mask: u64) {
     let set = |mask| {
@@ -81,7 +84,7 @@ fn by_priority(bed: &mut Bed) -> Verdict {
     bed.run_many((0..LPIS).map(|n| its::mapti(D, n, L + n, 1)))?;
     let mut result = Ok(());
     for round in 0..20u32 {
-        set_mask(bed, 0);
+        set_mask(bed, WAKE_ONLY);
         let of_sgi = |n: u32| priority(5 * n + round);
         let of_lpi = |n: u32| priority(11 * n + 3 * round);
         SGIS.for_each(|n| hw::write8(frame + gicr::IPRIORITYR0 + u64::from(n), of_sgi(n)));
@@ -148,7 +151,7 @@ fn before_patient(bed: &mut Bed) -> Verdict {
     priority(PATIENT, 0xc0);
     bed.its.property(L, 0x81);
     bed.run(&[bed.device(D), its::mapti(D, 1, L, 1), its::inv(D, 1)])?;
-    set_mask(bed, 0);
+    set_mask(bed, WAKE_ONLY);
     URGENT.for_each(|n| gic::send(mpidr, n));
     hw::wait(5, || false);
     bed.run(&[its::int(D, 1)])?;
