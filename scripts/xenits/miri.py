@@ -174,7 +174,7 @@ def cases() -> Iterable[Case]:
 def main(argv: list[str]) -> int:
     """``scripts/miri``."""
     parser = argparse.ArgumentParser(
-        prog="scripts/miri", description="Run the host tests under Miri: all of them, which takes hours."
+        prog="scripts/miri", description="Run the host tests under Miri: all of them, which takes an hour."
     )
     parser.add_argument("pattern", nargs="?", default="", metavar="RE", help="only those whose name matches")
     pattern = parser.parse_args(argv).pattern
